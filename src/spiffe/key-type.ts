@@ -1,0 +1,3 @@
+/** The kinds of key that every published client reads (java-spiffe: RSA and EC only). */
+export const KEY_TYPES = ['ec-p256', 'ec-p384', 'rsa-2048'] as const;
+export type KeyType = (typeof KEY_TYPES)[number];

@@ -1,0 +1,40 @@
+import { SignetError } from '../errors.ts';
+
+/** A fact about a caller, `<type>:<key>:<value>`: `unix:uid:1000`. Compared as text, case-sensitively. */
+export type Selector = string;
+
+/** The keys that each attestor can yield. */
+export const SELECTOR_KEYS: Readonly<Record<string, readonly string[]>> = {
+  unix: ['uid', 'user', 'gid', 'group', 'supplementary_gid', 'supplementary_group', 'path', 'sha256'],
+};
+
+/** Keys that an `exec` after connecting can change, so that they only narrow a selector by uid (or user). */
+const NARROWING = new Set(['unix:path', 'unix:sha256']);
+
+/**
+ * Checks the form of one selector.
+ *
+ * @throws SignetError `invalid_selector` with what is allowed.
+ */
+export function parseSelector(text: string): Selector {
+  const [type = '', key = '', ...rest] = text.split(':');
+  const keys = SELECTOR_KEYS[type];
+  if (keys === undefined) throw invalid(text, `the type is one of ${Object.keys(SELECTOR_KEYS).join(', ')}`);
+  if (!keys.includes(key)) throw invalid(text, `a ${type} selector is one of ${keys.map((name) => `${type}:${name}:…`).join(', ')}`);
+  const value = rest.join(':');
+  if (value === '') throw invalid(text, 'it has no value');
+  if (/(?:^|_)[ug]id$/.test(key) && !/^(?:0|[1-9][0-9]{0,9})$/.test(value)) throw invalid(text, 'its value is a decimal number');
+  if (key === 'sha256' && !/^[0-9a-f]{64}$/.test(value)) throw invalid(text, 'its value is 64 hexadecimal digits in lower case');
+  if (key === 'path' && !value.startsWith('/')) throw invalid(text, 'its value is an absolute path');
+  return text;
+}
+
+/** True for a selector that may only be used next to one that the kernel vouches for. */
+export function isNarrowing(selector: Selector): boolean {
+  const [type, key] = selector.split(':', 2);
+  return NARROWING.has(`${type}:${key}`);
+}
+
+function invalid(text: string, rule: string): SignetError {
+  return new SignetError('invalid_selector', `${JSON.stringify(text)} is not a selector: ${rule}`);
+}
