@@ -1,0 +1,182 @@
+import 'reflect-metadata';
+import { createHash, X509Certificate as OpenSslCertificate, type KeyObject, type webcrypto } from 'node:crypto';
+import * as x509 from '@peculiar/x509';
+import { SignetError } from '../errors.ts';
+import type { Random } from '../random.ts';
+import type { SpiffeId } from '../spiffe/id.ts';
+import type { KeyPair } from './keys.ts';
+
+/** A CA certificate with its key. */
+export interface Issuer extends KeyPair {
+  readonly certificate: Buffer;
+  /** RFC 4514, as it stands in the certificate. */
+  readonly subject: string;
+  /** The subject key identifier as it is in the certificate, never computed again: what leaves point to must be what is there. */
+  readonly subjectKeyId: Buffer;
+  /** Milliseconds since the Unix epoch. */
+  readonly notBefore: number;
+  readonly notAfter: number;
+}
+
+export interface CertificateRequest {
+  readonly id: SpiffeId;
+  readonly publicKey: KeyObject;
+  readonly dnsNames: readonly string[];
+  readonly notBefore: number;
+  readonly notAfter: number;
+}
+
+const { KeyUsageFlags } = x509;
+
+/** A self-signed CA certificate whose SPIFFE ID is that of the trust domain (X509-SVID §3.2, Appendix A). */
+export async function createRoot(
+  keys: KeyPair,
+  request: { id: SpiffeId; notBefore: number; notAfter: number },
+  random: Random,
+): Promise<Buffer> {
+  const serial = newSerial(random);
+  // A distinct name for each root keeps path builders from trying the wrong one.
+  const name = `O=Signet, 2.5.4.5=${serial}`;
+  return build({
+    serial,
+    subject: name,
+    issuer: name,
+    ...request,
+    keys: { publicKey: keys.publicKey, signer: keys.privateKey },
+    extensions: [
+      new x509.BasicConstraintsExtension(true, undefined, true),
+      new x509.KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
+      new x509.SubjectAlternativeNameExtension([{ type: 'url', value: request.id }]),
+      new x509.SubjectKeyIdentifierExtension(keyId(keys.publicKey).toString('hex')),
+    ],
+  });
+}
+
+/** A leaf with the profile of X509-SVID §4 and Appendix A, signed by `issuer`. */
+export async function createLeaf(issuer: Issuer, request: CertificateRequest, random: Random): Promise<{ der: Buffer; serial: string }> {
+  const serial = newSerial(random);
+  const names: x509.JsonGeneralNames = [{ type: 'url', value: request.id }];
+  for (const value of request.dnsNames) names.push({ type: 'dns', value });
+  const der = await build({
+    serial,
+    subject: 'O=Signet',
+    issuer: issuer.subject,
+    notBefore: request.notBefore,
+    notAfter: request.notAfter,
+    keys: { publicKey: request.publicKey, signer: issuer.privateKey },
+    extensions: [
+      new x509.BasicConstraintsExtension(false, undefined, true),
+      new x509.KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
+      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
+      new x509.SubjectAlternativeNameExtension(names),
+      new x509.SubjectKeyIdentifierExtension(keyId(request.publicKey).toString('hex')),
+      new x509.AuthorityKeyIdentifierExtension(issuer.subjectKeyId.toString('hex')),
+    ],
+  });
+  return { der, serial };
+}
+
+/**
+ * An issuer from a CA certificate and its key.
+ *
+ * @throws SignetError `state_refused` when the two do not belong together or the certificate may not sign (X509-SVID §4.1, §4.3).
+ */
+export function issuerFrom(certificate: Buffer, keys: KeyPair): Issuer {
+  const openssl = new OpenSslCertificate(certificate);
+  if (!openssl.checkPrivateKey(keys.privateKey)) throw new SignetError('state_refused', 'the CA certificate and the private key do not belong together');
+  const parsed = new x509.X509Certificate(certificate);
+  const usage = parsed.getExtension(x509.KeyUsagesExtension);
+  if (!openssl.ca || usage === null || (usage.usages & KeyUsageFlags.keyCertSign) === 0) {
+    throw new SignetError('state_refused', 'the CA certificate may not sign certificates: it needs CA:TRUE and the key usage keyCertSign (X509-SVID §4.1, §4.3)');
+  }
+  const subjectKeyId = parsed.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId;
+  if (subjectKeyId === undefined) throw new SignetError('state_refused', 'the CA certificate has no subject key identifier (RFC 5280 §4.2.1.2)');
+  return {
+    ...keys,
+    certificate,
+    subject: parsed.subject,
+    subjectKeyId: Buffer.from(subjectKeyId, 'hex'),
+    notBefore: openssl.validFromDate.getTime(),
+    notAfter: openssl.validToDate.getTime(),
+  };
+}
+
+interface Parts {
+  readonly serial: string;
+  readonly subject: string;
+  readonly issuer: string;
+  readonly notBefore: number;
+  readonly notAfter: number;
+  readonly keys: { readonly publicKey: KeyObject; readonly signer: KeyObject };
+  readonly extensions: x509.Extension[];
+}
+
+async function build(parts: Parts): Promise<Buffer> {
+  const certificate = await x509.X509CertificateGenerator.create({
+    serialNumber: parts.serial,
+    subject: parts.subject,
+    issuer: parts.issuer,
+    notBefore: new Date(parts.notBefore),
+    notAfter: new Date(parts.notAfter),
+    publicKey: new x509.PublicKey(parts.keys.publicKey.export({ format: 'der', type: 'spki' })),
+    signingKey: signingKey(parts.keys.signer),
+    signingAlgorithm: signatureAlgorithm(parts.keys.signer),
+    extensions: parts.extensions,
+  });
+  return Buffer.from(certificate.rawData);
+}
+
+/** An imported key is kept, since a CA signs many leaves. */
+const imported = new WeakMap<KeyObject, CryptoKey>();
+
+function signingKey(key: KeyObject): CryptoKey {
+  const known = imported.get(key);
+  if (known !== undefined) return known;
+  const made = key.toCryptoKey(importAlgorithm(key), false, ['sign']);
+  imported.set(key, made);
+  return made;
+}
+
+function importAlgorithm(key: KeyObject): webcrypto.EcKeyImportParams | webcrypto.RsaHashedImportParams {
+  if (key.asymmetricKeyType === 'rsa') return { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
+  return { name: 'ECDSA', namedCurve: isP384(key) ? 'P-384' : 'P-256' };
+}
+
+function signatureAlgorithm(key: KeyObject): webcrypto.EcdsaParams | webcrypto.RsaHashedImportParams {
+  if (key.asymmetricKeyType === 'rsa') return { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
+  return { name: 'ECDSA', hash: isP384(key) ? 'SHA-384' : 'SHA-256' };
+}
+
+function isP384(key: KeyObject): boolean {
+  return key.asymmetricKeyDetails?.namedCurve === 'secp384r1';
+}
+
+/** Positive, at most 16 octets, 126 random bits (RFC 5280 §4.1.2.2), as hexadecimal text. */
+function newSerial(random: Random): string {
+  const bytes = Buffer.from(random.bytes(16));
+  // The second highest bit set and the highest clear: never zero, never negative, always of one length.
+  bytes[0] = ((bytes[0] ?? 0) & 0x3f) | 0x40;
+  return bytes.toString('hex');
+}
+
+/** RFC 7093 §2 method 1: the first 160 bits of SHA-256 over the key's bit string, which FIPS modules allow too. */
+function keyId(publicKey: KeyObject): Buffer {
+  const spki = new x509.PublicKey(publicKey.export({ format: 'der', type: 'spki' })).rawData;
+  return createHash('sha256').update(subjectPublicKeyBits(Buffer.from(spki))).digest().subarray(0, 20);
+}
+
+/** The content of the BIT STRING of a SubjectPublicKeyInfo, without the octet that counts unused bits. */
+function subjectPublicKeyBits(spki: Buffer): Buffer {
+  const outer = derContent(spki, 0);
+  const algorithm = derContent(spki, outer.start);
+  const bits = derContent(spki, algorithm.end);
+  return spki.subarray(bits.start + 1, bits.end);
+}
+
+function derContent(der: Buffer, at: number): { start: number; end: number } {
+  const first = der.readUInt8(at + 1);
+  if (first < 0x80) return { start: at + 2, end: at + 2 + first };
+  const octets = first & 0x7f;
+  const start = at + 2 + octets;
+  return { start, end: start + der.readUIntBE(at + 2, octets) };
+}

@@ -1,0 +1,70 @@
+import { SignetError } from '../errors.ts';
+import type { Clock } from '../clock.ts';
+import type { Random } from '../random.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
+import { pathOf, trustDomainOf } from '../spiffe/id.ts';
+import type { SignedX509, X509Request, X509Signer } from '../spiffe/signing.ts';
+import { createLeaf, type CertificateRequest, type Issuer } from './certificate.ts';
+import { lintLeaf } from './lint.ts';
+
+/** What a signer on the node signs with at this moment. */
+export interface IssuerSource {
+  /** @throws SignetError `authority_unavailable` when there is none. */
+  issuer(): Issuer;
+  /** The certificates between leaf and root, DER, leaf side first; empty under a root. */
+  intermediates(): readonly Buffer[];
+}
+
+/** Clocks of peers differ: a leaf begins this much before it is made, though never before its issuer. */
+const BACKDATE_MS = 60_000;
+
+/** A leaf that would end sooner than this is of no use to anybody. */
+const SHORTEST_LIFE_MS = 1_000;
+
+/** Signs leaves with a CA key that is on this node. */
+export class NodeX509Signer implements X509Signer {
+  readonly #source: IssuerSource;
+  readonly #trustDomain: TrustDomain;
+  readonly #clock: Clock;
+  readonly #random: Random;
+
+  constructor(source: IssuerSource, trustDomain: TrustDomain, clock: Clock, random: Random) {
+    this.#source = source;
+    this.#trustDomain = trustDomain;
+    this.#clock = clock;
+    this.#random = random;
+  }
+
+  horizon(): number {
+    return this.#source.issuer().notAfter;
+  }
+
+  async sign(request: X509Request, signal: AbortSignal): Promise<SignedX509> {
+    signal.throwIfAborted();
+    const issuer = this.#source.issuer();
+    const asked = this.#plan(request, issuer);
+    const { der, serial } = await createLeaf(issuer, asked, this.#random);
+    lintLeaf(der, asked, issuer);
+    return { chain: [der, ...this.#source.intermediates()], serial, notBefore: asked.notBefore, notAfter: asked.notAfter };
+  }
+
+  /** Refuses what this trust domain may not say (ID-27, XS-04) and fits the dates into the issuer's. */
+  #plan(request: X509Request, issuer: Issuer): CertificateRequest {
+    if (trustDomainOf(request.id) !== this.#trustDomain) {
+      throw new SignetError('profile_violation', `${request.id} is not in the trust domain ${this.#trustDomain} (SPIFFE-ID §3)`);
+    }
+    if (pathOf(request.id) === '') throw new SignetError('profile_violation', `${request.id} has no path, as a leaf must (X509-SVID §5.2)`);
+    const now = this.#clock.now();
+    const notBefore = Math.max(wholeSecond(now - BACKDATE_MS), issuer.notBefore);
+    const notAfter = Math.min(wholeSecond(now + request.ttlMs), issuer.notAfter);
+    if (notAfter - now < SHORTEST_LIFE_MS) {
+      throw new SignetError('authority_unavailable', `the CA certificate ends at ${new Date(issuer.notAfter).toISOString()}: nothing can be signed with it`);
+    }
+    return { id: request.id, publicKey: request.publicKey, dnsNames: request.dnsNames, notBefore, notAfter };
+  }
+}
+
+/** X.509 times have no fractions. */
+function wholeSecond(ms: number): number {
+  return Math.floor(ms / 1000) * 1000;
+}

@@ -1,0 +1,65 @@
+import { constants, verify, type KeyObject } from 'node:crypto';
+import { SignetError } from '../errors.ts';
+import type { JwtAuthority, TrustBundle } from '../spiffe/bundle.ts';
+import { trustDomainOf, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
+import { readJwt, type JsonObject, type JwtAlgorithm, type UnverifiedJwt } from '../spiffe/jwt.ts';
+
+export interface ValidJwt {
+  readonly id: SpiffeId;
+  readonly claims: JsonObject;
+  readonly audience: readonly string[];
+}
+
+/** Clocks of issuer and validator may differ by this much (JWT-SVID §3.3 allows a small leeway). Seconds. */
+const LEEWAY = 5;
+
+/**
+ * Validates a JWT-SVID (JWT-SVID §4, §5; RFC 7519 §7.2) with the bundle of the trust domain of its subject and no other (WA-57).
+ *
+ * @param now milliseconds since the Unix epoch
+ * @throws SignetError `expired_token`, or `invalid_token` with the ID of the broken rule.
+ */
+export function validateJwt(
+  token: string,
+  audience: string,
+  bundleOf: (trustDomain: TrustDomain) => TrustBundle | undefined,
+  now: number,
+): ValidJwt {
+  const jwt = readJwt(token);
+  const bundle = bundleOf(trustDomainOf(jwt.subject));
+  if (bundle === undefined) throw invalid('ID-26: no bundle is held for the trust domain of the subject');
+  if (!isSignedBy(jwt, bundle.jwtAuthorities)) throw invalid('JS-23: no key of the trust domain has signed the token');
+  const seconds = now / 1000;
+  if (jwt.expires + LEEWAY <= seconds) throw new SignetError('expired_token', 'JS-21: the token has expired');
+  if (jwt.notBefore !== undefined && jwt.notBefore - LEEWAY > seconds) throw invalid('JS-35: the token is not valid yet');
+  if (!jwt.audience.includes(audience)) throw invalid('JS-16: the token is for another audience');
+  return { id: jwt.subject, claims: jwt.claims, audience: jwt.audience };
+}
+
+function isSignedBy(jwt: UnverifiedJwt, authorities: readonly JwtAuthority[]): boolean {
+  const candidates = jwt.kid === undefined ? authorities : authorities.filter((authority) => authority.kid === jwt.kid);
+  const dot = jwt.token.lastIndexOf('.');
+  const signed = Buffer.from(jwt.token.slice(0, dot));
+  const signature = Buffer.from(jwt.token.slice(dot + 1), 'base64url');
+  return candidates.some((authority) => fits(authority.publicKey, jwt.algorithm) && hasSigned(authority.publicKey, jwt.algorithm, signed, signature));
+}
+
+const CURVES: Readonly<Record<string, string>> = { ES256: 'prime256v1', ES384: 'secp384r1', ES512: 'secp521r1' };
+
+/** The key decides what it may be used for; the token only names it (JS-07). */
+function fits(key: KeyObject, algorithm: JwtAlgorithm): boolean {
+  const curve = CURVES[algorithm];
+  if (curve === undefined) return key.asymmetricKeyType === 'rsa';
+  return key.asymmetricKeyType === 'ec' && key.asymmetricKeyDetails?.namedCurve === curve;
+}
+
+function hasSigned(key: KeyObject, algorithm: JwtAlgorithm, signed: Buffer, signature: Buffer): boolean {
+  const hash = `sha${algorithm.slice(2)}`;
+  if (algorithm.startsWith('ES')) return verify(hash, signed, { key, dsaEncoding: 'ieee-p1363' }, signature);
+  if (algorithm.startsWith('PS')) return verify(hash, signed, { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST }, signature);
+  return verify(hash, signed, key, signature);
+}
+
+function invalid(rule: string): SignetError {
+  return new SignetError('invalid_token', rule);
+}
