@@ -1,0 +1,127 @@
+import type { Clock } from '../clock.ts';
+import { messageOf } from '../errors.ts';
+import type { EventBus } from '../events.ts';
+import type { Random } from '../random.ts';
+import { entryKey, type Entry } from '../spiffe/entry.ts';
+import type { JwtSigner } from '../spiffe/signing.ts';
+import type { JwtSvid } from '../spiffe/svid.ts';
+import { backoffOf, renewalOf } from './renewal.ts';
+
+export interface JwtIdentitiesOptions {
+  /** Life of a token whose entry does not say, in milliseconds. */
+  readonly ttlMs: number;
+  /** Tokens that are kept for each identity at most, one for each list of audiences. One owner cannot displace another's. */
+  readonly perIdentity: number;
+  /** Identities of which tokens are kept at most. */
+  readonly identities: number;
+}
+
+export interface JwtTools {
+  readonly signer: JwtSigner;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly events: EventBus;
+}
+
+interface Slot {
+  svid: JwtSvid | undefined;
+  renewAt: number;
+  pending: Promise<JwtSvid> | undefined;
+  failures: number;
+  retryAt: number;
+}
+
+/**
+ * The JWT-SVIDs that were issued, by identity and audiences. A token is fresh until about half of its life; after that it is
+ * still the answer, at once, while one renewal runs behind it. Only without any valid token does a caller wait.
+ */
+export class JwtIdentities {
+  readonly #options: JwtIdentitiesOptions;
+  readonly #tools: JwtTools;
+  readonly #identities = new Map<string, Map<string, Slot>>();
+  readonly #closing = new AbortController();
+
+  constructor(options: JwtIdentitiesOptions, tools: JwtTools) {
+    this.#options = options;
+    this.#tools = tools;
+  }
+
+  /**
+   * A valid token for `audience`, in the caller's order. Returned directly when one is cached.
+   *
+   * @throws whatever the signer rejects with, when no valid token is left.
+   */
+  fetch(entry: Entry, audience: readonly string[]): JwtSvid | Promise<JwtSvid> {
+    const slot = this.#slot(entry, audience);
+    const now = this.#tools.clock.now();
+    const { svid } = slot;
+    // After a step back of the clock a token from the future would seem fresh for too long.
+    const isValid = svid !== undefined && now < svid.expiresAt && svid.issuedAt <= now + 1_000;
+    if (isValid && now < slot.renewAt) return svid;
+    if (isValid && this.#tools.clock.monotonic() < slot.retryAt) return svid;
+    const pending = (slot.pending ??= this.#renew(entry, audience, slot));
+    if (!isValid) return pending;
+    // Whoever waits hears of the failure; here nobody waits.
+    pending.catch(() => undefined);
+    return svid;
+  }
+
+  close(): void {
+    this.#closing.abort();
+    this.#identities.clear();
+  }
+
+  async #renew(entry: Entry, audience: readonly string[], slot: Slot): Promise<JwtSvid> {
+    const { clock, random, events, signer } = this.#tools;
+    try {
+      const ttlMs = entry.jwtTtlMs ?? this.#options.ttlMs;
+      const signed = await signer.sign({ id: entry.id, audience, ttlMs }, this.#closing.signal);
+      const svid: JwtSvid = { id: entry.id, token: signed.token, issuedAt: signed.issuedAt, expiresAt: signed.expiresAt };
+      events.publish('issued', { kind: 'jwt', spiffeId: entry.id, kid: signed.kid, notAfter: signed.expiresAt, renewal: slot.svid !== undefined });
+      slot.svid = svid;
+      slot.renewAt = renewalOf(signed.issuedAt, signed.expiresAt, random);
+      slot.failures = 0;
+      return svid;
+    } catch (error) {
+      slot.failures += 1;
+      const retryMs = backoffOf(slot.failures, random);
+      slot.retryAt = clock.monotonic() + retryMs;
+      events.publish('issuanceFailed', { kind: 'jwt', spiffeId: entry.id, error: messageOf(error), retryMs });
+      throw error;
+    } finally {
+      slot.pending = undefined;
+    }
+  }
+
+  #slot(entry: Entry, audience: readonly string[]): Slot {
+    const slots = touch(this.#identities, identityKey(entry), this.#options.identities, () => new Map<string, Slot>());
+    return touch(slots, JSON.stringify(audience), this.#options.perIdentity, newSlot);
+  }
+}
+
+function newSlot(): Slot {
+  return { svid: undefined, renewAt: 0, pending: undefined, failures: 0, retryAt: 0 };
+}
+
+/** The value under `key`, made if missing, now the most recently used; the least recently used goes when there are too many. */
+function touch<T>(map: Map<string, T>, key: string, capacity: number, make: () => T): T {
+  const value = map.get(key) ?? make();
+  map.delete(key);
+  map.set(key, value);
+  if (map.size > capacity) {
+    const [oldest] = map.keys();
+    if (oldest !== undefined) map.delete(oldest);
+  }
+  return value;
+}
+
+const identityKeys = new WeakMap<Entry, string>();
+
+function identityKey(entry: Entry): string {
+  let key = identityKeys.get(entry);
+  if (key === undefined) {
+    key = `${entryKey(entry)}\n${entry.jwtTtlMs}`;
+    identityKeys.set(entry, key);
+  }
+  return key;
+}
