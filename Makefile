@@ -1,0 +1,56 @@
+# Signet. `make demo` shows it, `make test` tests it; each sets up all that it needs.
+
+NODE := node_modules/.bin/node
+AVA := $(NODE) node_modules/.bin/ava
+CONFIG ?= deploy/examples/signet.yaml
+SOURCES := $(shell find src proto -type f)
+
+.DEFAULT_GOAL := help
+.PHONY: help install build check test test-one interop bench demo run clean
+
+help: ## show this list
+	@echo "Signet, a SPIFFE workload identity agent. Targets:"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "First steps: make demo"
+
+install: node_modules/.installed ## install the pinned dependencies, Node.js 26 among them
+
+node_modules/.installed: package.json package-lock.json .npmrc
+	@echo "installing dependencies (a minute on a fresh machine) ..."
+	@npm ci --no-progress --loglevel=error
+	@test -x $(NODE) || { echo "the npm package 'node' has not installed its binary; are npm install scripts allowed?" >&2; exit 1; }
+	@touch $@
+
+build: dist/.built ## compile src to dist
+
+dist/.built: node_modules/.installed tsconfig.json tsconfig.build.json $(SOURCES)
+	@rm -rf dist
+	@$(NODE) node_modules/typescript/bin/tsc -p tsconfig.build.json
+	@touch $@
+
+check: node_modules/.installed ## check the types of src and test
+	@$(NODE) node_modules/typescript/bin/tsc -p tsconfig.json
+
+test: check build ## run all tests (units, behaviour, hostile callers, interop where toolchains are present)
+	@$(NODE) test/run.ts
+
+test-one: build ## run one test file: make test-one FILE=test/spiffe/id.test.ts
+	@test -n "$(FILE)" || { echo "which one? make test-one FILE=test/spiffe/id.test.ts" >&2; exit 2; }
+	@$(AVA) --verbose $(FILE)
+
+interop: build ## run only the tests with the published SPIFFE clients
+	@$(NODE) test/run.ts test/interop/*.test.ts
+
+bench: build ## measure; BENCH_PEER=spire measures SPIRE beside it, QUICK=1 takes a minute
+	@$(NODE) test/bench/bench.ts $(if $(QUICK),--quick)
+
+demo: build ## show the agent at work: identities, a rotation, a clean end
+	@sh deploy/examples/demo.sh
+
+run: build ## run the agent with CONFIG (default deploy/examples/signet.yaml)
+	@deploy/signet agent --config $(CONFIG)
+
+clean: ## remove what was built and cached
+	@rm -rf dist .cache node_modules

@@ -1,0 +1,191 @@
+import type { LogLevel } from '../log.ts';
+import type { Entry } from '../spiffe/entry.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
+import type { KeyType } from '../spiffe/key-type.ts';
+
+/**
+ * Everything an operator can choose, checked and deeply frozen. In YAML a duration is written with its unit under the name
+ * without `Ms` (`ttl: 1h` is `ttlMs: 3600000`); every other key is spelled as here. Only `trustDomain` has no default.
+ */
+export interface Config {
+  /** The trust domain whose identities are handed out. Required (ID-21: an agent must not mint for a domain nobody named). */
+  readonly trustDomain: TrustDomain;
+  /** The Workload API's Unix socket: absolute, at most 98 bytes. Default `/run/signet/public/api.sock`. */
+  readonly socketPath: string;
+  /** Where the embedded authority keeps its keys: absolute. Default `/var/lib/signet`. */
+  readonly dataDir: string;
+  readonly x509: X509Config;
+  readonly jwt: JwtConfig;
+  readonly authority: AuthorityConfig;
+  readonly attestation: AttestationConfig;
+  /** Which callers own which identity. Default: none, so that every caller is told that it has no identity. */
+  readonly entries: readonly Entry[];
+  readonly limits: Limits;
+  /** How long an identity that a changed configuration takes away is still served; 0s to 1h. Default 10s. */
+  readonly withdrawalDelayMs: number;
+  readonly log: LogConfig;
+}
+
+/** X.509-SVIDs. */
+export interface X509Config {
+  /** Lifetime where an entry names none; 10s to 8760h. Default 1h: renewed at half of it; a stolen key serves no longer. */
+  readonly ttlMs: number;
+  /** Key of leaves and authorities: `ec-p256`, `ec-p384` or `rsa-2048`. Default `ec-p256`: the cheapest that all clients read. */
+  readonly keyType: KeyType;
+}
+
+/** JWT-SVIDs. */
+export interface JwtConfig {
+  /** Lifetime where an entry names none; 10s to 24h. Default 5m: a bearer token can be replayed by whoever sees it. */
+  readonly ttlMs: number;
+  /** The `iss` claim: an https URL without query and fragment (RFC 8414 §2). Default: no such claim. */
+  readonly issuer: string | undefined;
+}
+
+/** Who signs. */
+export interface AuthorityConfig {
+  /** `embedded`: an own root, kept in `dataDir`. */
+  readonly type: 'embedded';
+  /**
+   * Lifetime of the signing certificate; 1m to 87600h, and at least twice the `x509.ttl` and every entry's `x509Ttl`, so that an
+   * SVID signed in its first half never outlives it. Default 24h.
+   */
+  readonly ttlMs: number;
+}
+
+/** How callers are recognised. */
+export interface AttestationConfig {
+  readonly unix: {
+    /** Also yield `unix:path` and `unix:sha256`, which costs a read of the caller's executable. Default false. */
+    readonly path: boolean;
+  };
+}
+
+/** What is logged. */
+export interface LogConfig {
+  /** `debug`, `info`, `warn`, `error` or `silent`. Default `info`. */
+  readonly level: LogLevel;
+}
+
+/**
+ * What callers may use up. An owner is one bucket of callers (a user, later a pod): it can exhaust only its own share, never the
+ * agent. A rate is per second and allows a burst of twice its value. Times are written as durations, without `Ms`.
+ */
+export interface Limits {
+  /** Open connections in all. 1 to 65536, default 8192: each holds a descriptor and some 6 KiB, so this is about 50 MB. */
+  readonly connections: number;
+  /** Open connections of one owner. 1 to 65536, default 2048: a quarter, so that three greedy owners leave room for the rest. */
+  readonly connectionsPerOwner: number;
+  /** New connections of one owner per second. 1 to 1000000, default 5000: above the 4,500 that clients reached when tried. */
+  readonly connectionRatePerOwner: number;
+  /** Open calls in all, streams included. 1 to 65536, default 8192: one stream for each connection. */
+  readonly calls: number;
+  /** Open calls of one owner. 1 to 65536, default 2048: thousands of calls from one owner have exhausted an unbounded heap. */
+  readonly callsPerOwner: number;
+  /** New calls of one owner per second. 1 to 1000000, default 10000: about half of what two cores answer. */
+  readonly callRatePerOwner: number;
+  /** MAX_CONCURRENT_STREAMS (RFC 9113 §6.5.2). 1 to 65536, default 256: above the 100 that RFC 9113 recommends as the least. */
+  readonly callsPerConnection: number;
+  /** From accept to the first complete HEADERS. 10ms to 5m, default 5s: a local client needs milliseconds. */
+  readonly preludeTimeoutMs: number;
+  /** From HEADERS to the complete request. 10ms to 5m, default 10s: requests are small, and a slow one holds a call. */
+  readonly requestTimeoutMs: number;
+  /** How long a reader may leave an update unread. 10ms to 1h, default 60s: long enough for a paused debugger or a swap storm. */
+  readonly stalledTimeoutMs: number;
+  /** How long a call waits for an agent that is starting. 0s to 5m, default 10s: spares clients a round of back-off. */
+  readonly readyTimeoutMs: number;
+  /** Header block of one call. 1024 to 1048576, default 16384: what HTTP servers commonly take. */
+  readonly headerBytes: number;
+  /** One request message. 1024 to 4194304, default 131072: holds the largest token, or the most and longest audiences. */
+  readonly messageBytes: number;
+  /** Audiences of one JWT-SVID. 1 to 1024, default 32: each makes the token longer and widens where it can be replayed. */
+  readonly audiences: number;
+  /** One audience. 1 to 65536, default 2048: the length of the longest SPIFFE ID (SPIFFE-ID §2.3). */
+  readonly audienceBytes: number;
+  /** A token to validate. 1024 to 1048576, default 65536: larger than the header sizes in which tokens travel. */
+  readonly tokenBytes: number;
+  /** X.509-SVIDs held at once. 1 to 100000, default 4096: each holds a key, a chain and an encoded response, a few KiB. */
+  readonly identities: number;
+  /** JWT-SVIDs held for one identity. 1 to 65536, default 256: callers choose audiences, so they choose how many there are. */
+  readonly jwtPerIdentity: number;
+}
+
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+
+/** What holds where the file says nothing. `trustDomain` has no default. */
+export const CONFIG_DEFAULTS: Omit<Config, 'trustDomain'> = deepFreeze({
+  socketPath: '/run/signet/public/api.sock',
+  dataDir: '/var/lib/signet',
+  x509: { ttlMs: HOUR, keyType: 'ec-p256' },
+  jwt: { ttlMs: 5 * MINUTE, issuer: undefined },
+  authority: { type: 'embedded', ttlMs: 24 * HOUR },
+  attestation: { unix: { path: false } },
+  entries: [],
+  limits: {
+    connections: 8_192,
+    connectionsPerOwner: 2_048,
+    connectionRatePerOwner: 5_000,
+    calls: 8_192,
+    callsPerOwner: 2_048,
+    callRatePerOwner: 10_000,
+    callsPerConnection: 256,
+    preludeTimeoutMs: 5 * SECOND,
+    requestTimeoutMs: 10 * SECOND,
+    stalledTimeoutMs: MINUTE,
+    readyTimeoutMs: 10 * SECOND,
+    headerBytes: 16_384,
+    messageBytes: 131_072,
+    audiences: 32,
+    audienceBytes: 2_048,
+    tokenBytes: 65_536,
+    identities: 4_096,
+    jwtPerIdentity: 256,
+  },
+  withdrawalDelayMs: 10 * SECOND,
+  log: { level: 'info' },
+});
+
+/** Both ends are allowed. */
+export interface Range {
+  readonly min: number;
+  readonly max: number;
+}
+
+/** Durations in milliseconds. */
+export const TTL_RANGES = {
+  x509: { min: 10 * SECOND, max: 8_760 * HOUR },
+  jwt: { min: 10 * SECOND, max: 24 * HOUR },
+  authority: { min: MINUTE, max: 87_600 * HOUR },
+  withdrawalDelay: { min: 0, max: HOUR },
+} as const satisfies Record<string, Range>;
+
+/** The reasons are at the fields of `Limits`. */
+export const LIMIT_RANGES = {
+  connections: { min: 1, max: 65_536 },
+  connectionsPerOwner: { min: 1, max: 65_536 },
+  connectionRatePerOwner: { min: 1, max: 1_000_000 },
+  calls: { min: 1, max: 65_536 },
+  callsPerOwner: { min: 1, max: 65_536 },
+  callRatePerOwner: { min: 1, max: 1_000_000 },
+  callsPerConnection: { min: 1, max: 65_536 },
+  preludeTimeoutMs: { min: 10, max: 5 * MINUTE },
+  requestTimeoutMs: { min: 10, max: 5 * MINUTE },
+  stalledTimeoutMs: { min: 10, max: HOUR },
+  readyTimeoutMs: { min: 0, max: 5 * MINUTE },
+  headerBytes: { min: 1_024, max: 1_048_576 },
+  messageBytes: { min: 1_024, max: 4_194_304 },
+  audiences: { min: 1, max: 1_024 },
+  audienceBytes: { min: 1, max: 65_536 },
+  tokenBytes: { min: 1_024, max: 1_048_576 },
+  identities: { min: 1, max: 100_000 },
+  jwtPerIdentity: { min: 1, max: 65_536 },
+} as const satisfies Record<keyof Limits, Range>;
+
+/** Freezes `value` and all that it holds. */
+export function deepFreeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
+  for (const member of Object.values(value)) deepFreeze(member);
+  return Object.freeze(value);
+}

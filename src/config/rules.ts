@@ -1,0 +1,147 @@
+import { trustDomainOf, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
+import { isNarrowing, type Selector } from '../spiffe/selector.ts';
+import { formatDuration } from './duration.ts';
+import { hintClashes, repeatedEntries, type Ownership } from './overlap.ts';
+import { formatPath, show, type Problem, type Step } from './problems.ts';
+
+/**
+ * A file as far as its values have passed: whatever was refused by itself is undefined, so that the rules over several values
+ * can be checked and reported together with it.
+ */
+export interface Draft {
+  readonly trustDomain?: TrustDomain | undefined;
+  readonly x509?: { readonly ttl?: number | undefined } | undefined;
+  readonly authority?: { readonly ttl?: number | undefined } | undefined;
+  readonly attestation?: { readonly unix?: { readonly path?: boolean | undefined } | undefined } | undefined;
+  readonly entries?: readonly (DraftEntry | undefined)[] | undefined;
+}
+
+export interface DraftEntry {
+  readonly id?: SpiffeId | undefined;
+  readonly selectors?: readonly (Selector | undefined)[] | undefined;
+  readonly x509Ttl?: number | undefined;
+  readonly dnsNames?: readonly (string | undefined)[] | undefined;
+  readonly hint?: string | undefined;
+}
+
+/** A certificate with more names is larger than some TLS stacks read in one record. */
+const MOST_DNS_NAMES = 64;
+
+/** Everything that is wrong between values that are each allowed. `written` is the document, for what stands at a path. */
+export function brokenRules(draft: Draft, written: unknown): Problem[] {
+  const entries = draft.entries ?? [];
+  return [
+    ...authorityRule(draft, written),
+    ...entries.flatMap((entry, index) => (entry === undefined ? [] : entryRules(entry, ['entries', index], draft, written))),
+    ...overlapRules(entries, written),
+  ];
+}
+
+/** An SVID never outlives the CA that signed it, and a CA is replaced at half of its life. */
+function authorityRule({ x509, authority }: Draft, written: unknown): Problem[] {
+  if (x509?.ttl === undefined || authority?.ttl === undefined || authority.ttl >= 2 * x509.ttl) return [];
+  const path = ['authority', 'ttl'];
+  const stands = valueAt(written, path);
+  const found = stands === undefined ? `${show(formatDuration(authority.ttl))} (the default)` : show(stands);
+  const allowed = `at least ${formatDuration(2 * x509.ttl)}, twice x509.ttl (${formatDuration(x509.ttl)})`;
+  return [{ path: formatPath(path), found, allowed }];
+}
+
+function entryRules(entry: DraftEntry, at: readonly Step[], draft: Draft, written: unknown): Problem[] {
+  const report = (steps: readonly Step[], allowed: string): Problem => {
+    const path = [...at, ...steps];
+    return { path: formatPath(path), found: show(valueAt(written, path)), allowed };
+  };
+  return [
+    ...idRule(entry, draft, report),
+    ...selectorRules(entry, report),
+    ...pathRule(entry, draft, report),
+    ...entryTtlRule(entry, draft, report),
+    ...dnsNameRules(entry, report),
+  ];
+}
+
+type Report = (steps: readonly Step[], allowed: string) => Problem;
+
+function* idRule({ id }: DraftEntry, { trustDomain }: Draft, report: Report): Iterable<Problem> {
+  if (id === undefined || trustDomain === undefined || trustDomainOf(id) === trustDomain) return;
+  yield report(['id'], `an ID in the trust domain ${trustDomain} (trustDomain)`);
+}
+
+function* selectorRules({ selectors }: DraftEntry, report: Report): Iterable<Problem> {
+  if (selectors === undefined) return;
+  if (selectors.length === 0) yield report(['selectors'], 'at least one selector: without any it would apply to every caller');
+  for (const index of repeats(selectors)) yield report(['selectors', index], 'each selector once');
+  if (selectors.length > 0 && selectors.every((selector) => selector !== undefined && isNarrowing(selector))) {
+    const why = 'a process can change its path and sha256 by exec after it has connected';
+    yield report(['selectors'], `a uid, user, gid or group selector among them: ${why}`);
+  }
+}
+
+function* pathRule({ selectors }: DraftEntry, { attestation }: Draft, report: Report): Iterable<Problem> {
+  if (attestation?.unix?.path !== false) return;
+  for (const [index, selector] of (selectors ?? []).entries()) {
+    if (selector === undefined || !/^unix:(?:path|sha256):/.test(selector)) continue;
+    yield report(['selectors', index], 'path and sha256 selectors only with attestation.unix.path: true, else they never match');
+  }
+}
+
+function* entryTtlRule({ x509Ttl }: DraftEntry, { authority }: Draft, report: Report): Iterable<Problem> {
+  if (x509Ttl === undefined || authority?.ttl === undefined || authority.ttl >= 2 * x509Ttl) return;
+  const most = formatDuration(Math.floor(authority.ttl / 2));
+  yield report(['x509Ttl'], `at most ${most}, half of authority.ttl (${formatDuration(authority.ttl)})`);
+}
+
+function* dnsNameRules({ dnsNames }: DraftEntry, report: Report): Iterable<Problem> {
+  if (dnsNames === undefined) return;
+  const count = dnsNames.length;
+  if (count > MOST_DNS_NAMES) yield report(['dnsNames'], `at most ${MOST_DNS_NAMES} DNS names; these are ${count}`);
+  for (const index of repeats(dnsNames)) yield report(['dnsNames', index], 'each DNS name once');
+}
+
+function* overlapRules(entries: readonly (DraftEntry | undefined)[], written: unknown): Iterable<Problem> {
+  const owned = entries.flatMap((entry, index) => ownershipOf(entry, index));
+  const repeated = repeatedEntries(owned);
+  for (const [later, earlier] of repeated) {
+    const path = ['entries', later];
+    const found = show(valueAt(written, [...path, 'id']));
+    yield { path: formatPath(path), found, allowed: `an ID once with the same selectors; entries[${earlier}] has both` };
+  }
+  for (const [later, earlier] of hintClashes(owned)) {
+    if (repeated.has(later)) continue;
+    const path = ['entries', later, 'hint'];
+    const why = `a caller of one can be a caller of entries[${earlier}], which has the same hint`;
+    const found = show(valueAt(written, path));
+    yield { path: formatPath(path), found, allowed: `a hint that is unique for each caller: ${why}` };
+  }
+}
+
+function ownershipOf(entry: DraftEntry | undefined, index: number): Ownership[] {
+  const selectors = new Set<Selector>();
+  for (const selector of entry?.selectors ?? []) {
+    if (selector === undefined) return [];
+    selectors.add(selector);
+  }
+  return selectors.size === 0 ? [] : [{ index, id: entry?.id, hint: entry?.hint ?? '', selectors }];
+}
+
+/** The indexes of values that stand earlier in `values` already. */
+function repeats(values: readonly (string | undefined)[]): number[] {
+  const seen = new Set<string>();
+  return values.flatMap((value, index) => {
+    if (value === undefined) return [];
+    if (seen.has(value)) return [index];
+    seen.add(value);
+    return [];
+  });
+}
+
+/** What stands in `document` at `path`, or undefined. */
+function valueAt(document: unknown, path: readonly Step[]): unknown {
+  let value = document;
+  for (const step of path) {
+    if (typeof value !== 'object' || value === null || !Object.hasOwn(value, step)) return undefined;
+    value = Reflect.get(value, step);
+  }
+  return value;
+}

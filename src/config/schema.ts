@@ -1,0 +1,117 @@
+import { optional } from 'valibot';
+import type { LogLevel } from '../log.ts';
+import { KEY_TYPES } from '../spiffe/key-type.ts';
+import { CONFIG_DEFAULTS, LIMIT_RANGES, TTL_RANGES, type Config, type Limits } from './config.ts';
+import { formatDuration } from './duration.ts';
+import {
+  readDataDir,
+  readDnsName,
+  readHint,
+  readIssuer,
+  readSelector,
+  readSocketPath,
+  readTrustDomain,
+  readWorkloadId,
+} from './texts.ts';
+import { choice, duration, flag, leaf, list, mapping, required, requiredMapping, whole, type Output } from './values.ts';
+
+/** Entries are ordered by it; the bounds are those of a 32-bit integer, so that it fits wherever it may be reported. */
+const PRIORITIES = { min: -2_147_483_648, max: 2_147_483_647 };
+
+/** The same as in `log.ts`, which loads the logger: 10 MB that a command which only checks a file does without. */
+export const LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const satisfies readonly LogLevel[];
+
+const { x509, jwt, authority, attestation, limits, log } = CONFIG_DEFAULTS;
+
+/** A limit that is counted, under its name in `Limits`. */
+function count(name: keyof Limits) {
+  return optional(whole(LIMIT_RANGES[name]), limits[name]);
+}
+
+/** A limit in time, under its name in `Limits`. */
+function time(name: keyof Limits) {
+  return optional(duration(LIMIT_RANGES[name]), formatDuration(limits[name]));
+}
+
+const ENTRY_SCHEMA = requiredMapping({
+  id: required(leaf(readWorkloadId)),
+  selectors: list(leaf(readSelector), 'selectors'),
+  x509Ttl: optional(duration(TTL_RANGES.x509)),
+  jwtTtl: optional(duration(TTL_RANGES.jwt)),
+  dnsNames: list(leaf(readDnsName), 'DNS names'),
+  hint: optional(leaf(readHint), ''),
+  priority: optional(whole(PRIORITIES), 0),
+});
+
+/** The keys of the file, the form of each value, and what holds where it is left out. Rules over several values: `rules.ts`. */
+export const CONFIG_SCHEMA = requiredMapping({
+  trustDomain: required(leaf(readTrustDomain)),
+  socketPath: optional(leaf(readSocketPath), CONFIG_DEFAULTS.socketPath),
+  dataDir: optional(leaf(readDataDir), CONFIG_DEFAULTS.dataDir),
+  x509: mapping({
+    ttl: optional(duration(TTL_RANGES.x509), formatDuration(x509.ttlMs)),
+    keyType: optional(choice(KEY_TYPES), x509.keyType),
+  }),
+  jwt: mapping({
+    ttl: optional(duration(TTL_RANGES.jwt), formatDuration(jwt.ttlMs)),
+    issuer: optional(leaf(readIssuer)),
+  }),
+  authority: mapping({
+    type: optional(choice([authority.type]), authority.type),
+    ttl: optional(duration(TTL_RANGES.authority), formatDuration(authority.ttlMs)),
+  }),
+  attestation: mapping({ unix: mapping({ path: optional(flag, attestation.unix.path) }) }),
+  entries: list(ENTRY_SCHEMA, 'entries'),
+  limits: mapping({
+    connections: count('connections'),
+    connectionsPerOwner: count('connectionsPerOwner'),
+    connectionRatePerOwner: count('connectionRatePerOwner'),
+    calls: count('calls'),
+    callsPerOwner: count('callsPerOwner'),
+    callRatePerOwner: count('callRatePerOwner'),
+    callsPerConnection: count('callsPerConnection'),
+    preludeTimeout: time('preludeTimeoutMs'),
+    requestTimeout: time('requestTimeoutMs'),
+    stalledTimeout: time('stalledTimeoutMs'),
+    readyTimeout: time('readyTimeoutMs'),
+    headerBytes: count('headerBytes'),
+    messageBytes: count('messageBytes'),
+    audiences: count('audiences'),
+    audienceBytes: count('audienceBytes'),
+    tokenBytes: count('tokenBytes'),
+    identities: count('identities'),
+    jwtPerIdentity: count('jwtPerIdentity'),
+  }),
+  withdrawalDelay: optional(duration(TTL_RANGES.withdrawalDelay), formatDuration(CONFIG_DEFAULTS.withdrawalDelayMs)),
+  log: mapping({ level: optional(choice(LEVELS), log.level) }),
+});
+
+/** A file whose every value has passed. */
+export type ConfigFile = Output<typeof CONFIG_SCHEMA>;
+
+/** One entry of such a file. */
+export type EntryFile = Output<typeof ENTRY_SCHEMA>;
+
+/** The file's values under the names that the program uses. */
+export function toConfig(file: ConfigFile): Config {
+  const { preludeTimeout, requestTimeout, stalledTimeout, readyTimeout, ...counts } = file.limits;
+  return {
+    trustDomain: file.trustDomain,
+    socketPath: file.socketPath,
+    dataDir: file.dataDir,
+    x509: { ttlMs: file.x509.ttl, keyType: file.x509.keyType },
+    jwt: { ttlMs: file.jwt.ttl, issuer: file.jwt.issuer },
+    authority: { type: file.authority.type, ttlMs: file.authority.ttl },
+    attestation: { unix: { path: file.attestation.unix.path } },
+    entries: file.entries.map(({ x509Ttl, jwtTtl, ...entry }) => ({ ...entry, x509TtlMs: x509Ttl, jwtTtlMs: jwtTtl })),
+    limits: {
+      ...counts,
+      preludeTimeoutMs: preludeTimeout,
+      requestTimeoutMs: requestTimeout,
+      stalledTimeoutMs: stalledTimeout,
+      readyTimeoutMs: readyTimeout,
+    },
+    withdrawalDelayMs: file.withdrawalDelay,
+    log: { level: file.log.level },
+  };
+}

@@ -1,0 +1,124 @@
+import { isSignetError } from '../errors.ts';
+import { parseSpiffeId, parseTrustDomain, pathOf, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
+import { parseSelector, SELECTOR_KEYS, type Selector } from '../spiffe/selector.ts';
+import { Refused } from './values.ts';
+
+/**
+ * `sun_path` has 108 bytes with its final zero (unix(7)). A new agent binds `<socketPath>.xxxxxxxx` and renames it, so that nine
+ * of the 107 are kept for the suffix.
+ */
+const LONGEST_SOCKET_PATH = 107 - '.xxxxxxxx'.length;
+
+/** PATH_MAX is 4096; the rest is for the names of the files in the directory. */
+const LONGEST_DATA_DIR = 3_840;
+
+/** RFC 1035 §2.3.4: 255 octets on the wire are 253 characters as text. */
+const LONGEST_DNS_NAME = 253;
+
+/** RFC 1123 §2.1: letters, digits and inner hyphens, at most 63. */
+const DNS_LABEL = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+/** WA-75 */
+const LONGEST_HINT = 1_024;
+
+/** What issuers are commonly bounded to; a token carries it each time. */
+const LONGEST_ISSUER = 2_048;
+
+/** A trust domain's name, or its SPIFFE ID. */
+export function readTrustDomain(input: unknown): TrustDomain {
+  const what = 'a trust domain name such as example.org';
+  return parsed(textOf(input, what), parseTrustDomain, what);
+}
+
+/** The SPIFFE ID of a workload: it has a path (XS-04). */
+export function readWorkloadId(input: unknown): SpiffeId {
+  const what = 'a SPIFFE ID such as spiffe://example.org/ns/default/sa/web';
+  const id = parsed(textOf(input, what), parseSpiffeId, what);
+  if (pathOf(id) === '') throw new Refused(`${what}: a workload's ID has a path after the trust domain`);
+  return id;
+}
+
+/** One selector. */
+export function readSelector(input: unknown): Selector {
+  const what = 'a selector such as unix:uid:1000';
+  const text = textOf(input, what);
+  const types = Object.keys(SELECTOR_KEYS);
+  if (!types.includes(text.split(':', 1)[0] ?? '')) throw new Refused(`${what}: the type is one of ${types.join(', ')}`);
+  return parsed(text, parseSelector, what);
+}
+
+export function readSocketPath(input: unknown): string {
+  return absolutePath(input, LONGEST_SOCKET_PATH);
+}
+
+export function readDataDir(input: unknown): string {
+  return absolutePath(input, LONGEST_DATA_DIR);
+}
+
+/** An https URL as RFC 8414 §2 wants an issuer to be. Kept as it is written, because verifiers compare bytes. */
+export function readIssuer(input: unknown): string {
+  const what = 'an https URL such as https://issuer.example.org';
+  const text = textOf(input, what);
+  if (/[?#]/.test(text)) throw new Refused(`${what}: without query and fragment`);
+  if (text.length > LONGEST_ISSUER) throw new Refused(`${what}: at most ${LONGEST_ISSUER} characters`);
+  // The URL parser drops white space, reads "\" as "/" and lets slashes be left out or doubled: none of that is an issuer.
+  if (!/^https:\/\/[^\s/\\][^\s\\]*$/.test(text) || !URL.canParse(text)) throw new Refused(what);
+  const { username, password } = new URL(text);
+  if (username !== '' || password !== '') throw new Refused(`${what}: without user name and password`);
+  return text;
+}
+
+/** A DNS name for a certificate, `*.` in front allowed (RFC 9525 §6.3). Lower case, so that one name has one spelling. */
+export function readDnsName(input: unknown): string {
+  const what = 'a DNS name such as web.example.org or *.example.org';
+  const text = textOf(input, what);
+  if (text.length > LONGEST_DNS_NAME) throw new Refused(`${what}: at most ${LONGEST_DNS_NAME} characters`);
+  if (/[A-Z]/.test(text)) throw new Refused(`${what}: in lower case`, `write ${JSON.stringify(text.toLowerCase())}`);
+  const labels = (text.startsWith('*.') ? text.slice(2) : text).split('.');
+  if (!labels.every((label) => DNS_LABEL.test(label))) {
+    throw new Refused(`${what}: each label has 1 to 63 letters, digits and inner hyphens`);
+  }
+  // RFC 1123 §2.1: this is how a name is told from an IP address, which belongs into another kind of name.
+  if (labels.length > 1 && /^\d+$/.test(labels.at(-1) ?? '')) throw new Refused(`${what}: the last label is not a number`);
+  return text;
+}
+
+/** A hint for the workload (WA-75). */
+export function readHint(input: unknown): string {
+  const what = `a text of at most ${LONGEST_HINT} bytes`;
+  const text = textOf(input, what);
+  const bytes = Buffer.byteLength(text);
+  if (bytes > LONGEST_HINT) throw new Refused(`${what}; this one has ${bytes}`);
+  // A lone surrogate has no UTF-8 form, which the wire needs.
+  if (/\p{Cc}/u.test(text) || !text.isWellFormed()) throw new Refused(`${what} without control characters and lone surrogates`);
+  return text;
+}
+
+function absolutePath(input: unknown, longest: number): string {
+  const what = `an absolute path of at most ${longest} bytes`;
+  const text = textOf(input, what);
+  const bytes = Buffer.byteLength(text);
+  if (bytes > longest) throw new Refused(`${what}; this one has ${bytes}`);
+  if (!text.startsWith('/')) throw new Refused(what);
+  if (text.slice(1).split('/').some((name) => name === '' || name === '.' || name === '..')) {
+    throw new Refused(`${what} without empty, "." and ".." names, and without "/" at its end`);
+  }
+  if (/\p{Cc}/u.test(text) || !text.isWellFormed()) throw new Refused(`${what} without control characters`);
+  return text;
+}
+
+function textOf(input: unknown, allowed: string): string {
+  if (typeof input !== 'string') throw new Refused(allowed);
+  return input;
+}
+
+/** Runs a parser of the nouns; of its message only the rule is kept, because a problem shows the value itself. */
+function parsed<T>(text: string, parse: (text: string) => T, what: string): T {
+  try {
+    return parse(text);
+  } catch (error) {
+    if (!isSignetError(error)) throw error;
+    const rule = /^.* is not a (?:SPIFFE ID|selector): (.*)$/s.exec(error.message)?.[1] ?? error.message;
+    throw new Refused(`${what}: ${rule}`);
+  }
+}

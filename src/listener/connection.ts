@@ -1,0 +1,94 @@
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Caller } from '../attestation/caller.ts';
+import type { Alarm, Clock } from '../clock.ts';
+import { descriptorOf, type Kernel } from '../kernel.ts';
+
+/** While a peer does not read, it is asked again after this, doubled up to the second figure. Milliseconds. */
+const FIRST_LOOK_MS = 10;
+const LAST_LOOK_MS = 500;
+
+/**
+ * One connection whose caller is known and whose HTTP/2 has begun. It knows whether its peer reads: what was written to a Unix
+ * socket is in the kernel until the peer takes it, and the kernel says how much.
+ */
+export class Connection {
+  readonly caller: Caller;
+  /** What HTTP/2 is spoken over: the socket itself, or a stream around it that rewrites `:authority`. */
+  readonly stream: Socket | Duplex;
+  readonly rewritten: boolean;
+  readonly #socket: Socket;
+  readonly #kernel: Kernel;
+  readonly #clock: Clock;
+  readonly #closed = new AbortController();
+  #idleWaiters = new Set<() => void>();
+  #alarm: Alarm | undefined;
+  #lookMs = FIRST_LOOK_MS;
+  #known: boolean | undefined;
+
+  constructor(caller: Caller, socket: Socket, opened: { stream: Socket | Duplex; rewritten: boolean }, kernel: Kernel, clock: Clock) {
+    this.caller = caller;
+    this.stream = opened.stream;
+    this.rewritten = opened.rewritten;
+    this.#socket = socket;
+    this.#kernel = kernel;
+    this.#clock = clock;
+    socket.once('close', () => this.#end());
+  }
+
+  /** Aborted when the connection is closed, by whichever side. */
+  get closed(): AbortSignal {
+    return this.#closed.signal;
+  }
+
+  /**
+   * True when the peer has read all that was written. The answer holds for one turn of the event loop, so that several streams of
+   * a connection, written in one turn, do not take each other's bytes for a reader that has stopped.
+   */
+  get isDrained(): boolean {
+    if (this.#known === undefined) {
+      this.#known = this.#unread() === 0;
+      setImmediate(() => {
+        this.#known = undefined;
+      });
+    }
+    return this.#known;
+  }
+
+  /** Calls `resume` once the peer has read everything. Asking for the same function twice is asking once. */
+  whenDrained(resume: () => void): void {
+    this.#idleWaiters.add(resume);
+    this.#alarm ??= this.#clock.after(this.#lookMs, () => this.#look());
+  }
+
+  /** Closes at once; whatever was not read is lost. */
+  destroy(): void {
+    this.stream.destroy();
+    this.#socket.destroy();
+  }
+
+  #look(): void {
+    this.#alarm = undefined;
+    if (this.#closed.signal.aborted) return;
+    if (this.#unread() > 0) {
+      this.#lookMs = Math.min(this.#lookMs * 2, LAST_LOOK_MS);
+      this.#alarm = this.#clock.after(this.#lookMs, () => this.#look());
+      return;
+    }
+    this.#lookMs = FIRST_LOOK_MS;
+    this.#known = undefined;
+    const waiters = this.#idleWaiters;
+    this.#idleWaiters = new Set();
+    for (const resume of waiters) resume();
+  }
+
+  #unread(): number {
+    return this.#socket.destroyed ? 0 : this.#kernel.unreadBytes(descriptorOf(this.#socket)) + this.#socket.writableLength;
+  }
+
+  #end(): void {
+    this.#alarm?.cancel();
+    this.#idleWaiters.clear();
+    this.#closed.abort();
+  }
+}

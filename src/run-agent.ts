@@ -1,0 +1,75 @@
+import { Agent } from './agent.ts';
+import { SystemClock } from './clock.ts';
+import type { Config } from './config/config.ts';
+import { ConfigError, formatProblems, loadConfig } from './config/load.ts';
+import { isSignetError, messageOf } from './errors.ts';
+import { openKernel } from './kernel.ts';
+import { createLog, type Log } from './log.ts';
+import { systemRandom } from './random.ts';
+
+/** Exit codes of `signet agent`. */
+const STOPPED = 0;
+const FAILED = 1;
+const BAD_CONFIG = 2;
+
+/** The agent as a process: its configuration, its signals, its end. Resolves with the exit code. */
+export async function runAgent(configPath: string): Promise<number> {
+  let config: Config;
+  try {
+    config = loadConfig(configPath, process.env);
+  } catch (error) {
+    process.stderr.write(error instanceof ConfigError ? formatProblems(error) : `signet: ${messageOf(error)}\n`);
+    return BAD_CONFIG;
+  }
+  const log = createLog(config.log.level);
+  surviveMistakes(log);
+  try {
+    const kernel = openKernel();
+    kernel.harden();
+    const agent = new Agent(config, { clock: new SystemClock(), random: systemRandom, kernel, log });
+    obeySignals(agent, config, configPath, log);
+    await agent.start();
+    await agent.stopped;
+    return STOPPED;
+  } catch (error) {
+    log.error({ event: 'agent.failed', err: messageOf(error) }, isSignetError(error) ? 'the agent could not start' : 'the agent has failed');
+    process.stderr.write(`signet: ${messageOf(error)}\n`);
+    return FAILED;
+  }
+}
+
+function obeySignals(agent: Agent, config: Config, configPath: string, log: Log): void {
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      log.info({ event: 'agent.stopping', reason: signal }, 'the agent was told to stop');
+      void agent.stop();
+    });
+  }
+  process.on('SIGHUP', () => reload(agent, config, configPath, log));
+}
+
+/** Only the entries are taken; a file with any fault changes nothing. */
+function reload(agent: Agent, running: Config, configPath: string, log: Log): void {
+  try {
+    const { entries, ...rest } = loadConfig(configPath, process.env);
+    agent.replaceEntries(entries);
+    const { entries: _, ...before } = running;
+    if (JSON.stringify(rest) !== JSON.stringify(before)) {
+      log.warn({ event: 'config.partly_read', config: configPath }, 'only the entries were read again; the other changes need a restart');
+    }
+  } catch (error) {
+    const err = error instanceof ConfigError ? formatProblems(error) : messageOf(error);
+    log.error({ event: 'config.refused', config: configPath, err }, 'the file has faults; the entries stay as they were');
+  }
+}
+
+/**
+ * A mistake in one call must not take the identities of a whole node away: it is written down and the others go on. What holds
+ * state across calls guards it itself.
+ */
+function surviveMistakes(log: Log): void {
+  const tell = (error: unknown): void =>
+    log.error({ event: 'agent.mistake', err: error instanceof Error ? (error.stack ?? error.message) : String(error) }, 'an unexpected error was caught; please report it');
+  process.on('uncaughtException', tell);
+  process.on('unhandledRejection', tell);
+}

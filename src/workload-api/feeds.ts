@@ -1,0 +1,122 @@
+import type { X509Identities, X509Lease } from '../identity/x509-identities.ts';
+import { entryKey, type Entry } from '../spiffe/entry.ts';
+import type { TrustBundle } from '../spiffe/bundle.ts';
+import type { TrustStore } from '../trust/trust-store.ts';
+import { encodeX509Svids } from './messages.ts';
+
+/** One complete state after another, as the bytes of a response. Who reads it gets the newest, never a queue. */
+export interface Feed {
+  /** The newest state, or undefined while there is none. */
+  latest(): Buffer | undefined;
+  close(): void;
+}
+
+/** Feeds of the trust bundle: one for all readers. */
+export class BundleFeeds {
+  readonly #trust: TrustStore;
+  readonly #encode: (bundle: TrustBundle) => Buffer;
+  #encoded: { bundle: TrustBundle; bytes: Buffer } | undefined;
+
+  constructor(trust: TrustStore, encode: (bundle: TrustBundle) => Buffer) {
+    this.#trust = trust;
+    this.#encode = encode;
+  }
+
+  open(onChange: () => void): Feed {
+    const stop = this.#trust.onChange(onChange);
+    return { latest: () => this.#latest(), close: stop };
+  }
+
+  #latest(): Buffer {
+    const bundle = this.#trust.own();
+    if (this.#encoded?.bundle !== bundle) this.#encoded = { bundle, bytes: this.#encode(bundle) };
+    return this.#encoded.bytes;
+  }
+}
+
+/** Feeds of X.509-SVIDs: one for each list of entries, however many callers have it. */
+export class X509SvidFeeds {
+  readonly #identities: X509Identities;
+  readonly #trust: TrustStore;
+  readonly #shared = new Map<string, SharedX509Feed>();
+
+  constructor(identities: X509Identities, trust: TrustStore) {
+    this.#identities = identities;
+    this.#trust = trust;
+  }
+
+  open(entries: readonly Entry[], onChange: () => void): Feed {
+    const key = feedKey(entries);
+    const shared = this.#shared.get(key) ?? new SharedX509Feed(entries, this.#identities, this.#trust);
+    this.#shared.set(key, shared);
+    shared.readers.add(onChange);
+    return {
+      latest: () => shared.latest(),
+      close: () => {
+        shared.readers.delete(onChange);
+        if (shared.readers.size > 0) return;
+        shared.close();
+        if (this.#shared.get(key) === shared) this.#shared.delete(key);
+      },
+    };
+  }
+}
+
+class SharedX509Feed {
+  readonly readers = new Set<() => void>();
+  readonly #entries: readonly Entry[];
+  readonly #leases: readonly X509Lease[];
+  readonly #trust: TrustStore;
+  readonly #stopTrust: () => void;
+  #bytes: Buffer | undefined;
+  #isStale = true;
+  #isTelling = false;
+
+  constructor(entries: readonly Entry[], identities: X509Identities, trust: TrustStore) {
+    this.#entries = withDistinctHints(entries);
+    this.#trust = trust;
+    this.#stopTrust = trust.onChange(() => this.#changed());
+    this.#leases = this.#entries.map((entry) => identities.acquire(entry, () => this.#changed()));
+  }
+
+  /** Nothing while any of the identities has no valid SVID: every message is the complete state (Workload API §5.1). */
+  latest(): Buffer | undefined {
+    const svids = this.#leases.map((lease) => lease.current());
+    if (svids.includes(undefined)) return undefined;
+    if (this.#isStale) {
+      this.#bytes = encodeX509Svids(
+        svids.flatMap((svid, index) => (svid === undefined ? [] : [{ svid, hint: this.#entries[index]?.hint ?? '' }])),
+        this.#trust.own(),
+      );
+      this.#isStale = false;
+    }
+    return this.#bytes;
+  }
+
+  close(): void {
+    this.#stopTrust();
+    for (const lease of this.#leases) lease.release();
+  }
+
+  /** Several changes in one turn of the event loop are one message. */
+  #changed(): void {
+    this.#isStale = true;
+    if (this.#isTelling) return;
+    this.#isTelling = true;
+    queueMicrotask(() => {
+      this.#isTelling = false;
+      for (const reader of [...this.readers]) reader();
+    });
+  }
+}
+
+/** Of several entries with one hint the first counts (WA-23, WA-41); those without a hint all do. */
+export function withDistinctHints(entries: readonly Entry[]): readonly Entry[] {
+  const seen = new Set<string>();
+  return entries.filter(({ hint }) => hint === '' || (!seen.has(hint) && seen.add(hint)));
+}
+
+/** Everything of the entries that can be seen in a response. */
+function feedKey(entries: readonly Entry[]): string {
+  return JSON.stringify(entries.map((entry) => [entryKey(entry), entry.x509TtlMs ?? 0, entry.dnsNames, entry.hint]));
+}

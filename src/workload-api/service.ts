@@ -1,0 +1,335 @@
+import type { Metadata, sendUnaryData, ServerUnaryCall, ServerWritableStream, UntypedServiceImplementation } from '@grpc/grpc-js';
+import { assertSameProcess, type Caller } from '../attestation/caller.ts';
+import type { Clock } from '../clock.ts';
+import { isSignetError, messageOf } from '../errors.ts';
+import type { EventBus } from '../events.ts';
+import type { Entitlements } from '../identity/entitlements.ts';
+import type { JwtIdentities } from '../identity/jwt-identities.ts';
+import type { X509Identities } from '../identity/x509-identities.ts';
+import type { Kernel } from '../kernel.ts';
+import type { Connection } from '../listener/connection.ts';
+import type { Entry } from '../spiffe/entry.ts';
+import { parseSpiffeId } from '../spiffe/id.ts';
+import type { JwtSvid } from '../spiffe/svid.ts';
+import { validateJwt } from '../trust/jwt-validation.ts';
+import type { TrustStore } from '../trust/trust-store.ts';
+import { BundleFeeds, withDistinctHints, X509SvidFeeds, type Feed } from './feeds.ts';
+import { Gate } from './gate.ts';
+import { encodeJwtBundles, encodeJwtSvids, encodeValidation, encodeX509Bundles } from './messages.ts';
+import { RefusedCall, refusalOf, refusals, type Refusal } from './status.ts';
+import { StateStream } from './stream.ts';
+
+/** What answers are made of. It comes later than the socket, so calls wait for it. */
+export interface Backend {
+  readonly entitlements: Entitlements<Caller>;
+  readonly x509: X509Identities;
+  readonly jwt: JwtIdentities;
+  readonly trust: TrustStore;
+}
+
+export interface ServiceLimits {
+  /** How long a call waits for the agent to be ready and for a first SVID. */
+  readonly readyTimeoutMs: number;
+  readonly audiences: number;
+  readonly audienceBytes: number;
+  readonly tokenBytes: number;
+}
+
+export interface ServiceTools {
+  readonly kernel: Kernel;
+  readonly clock: Clock;
+  readonly events: EventBus;
+}
+
+/** What is needed of a call, whichever kind it is. */
+interface Call {
+  readonly metadata: Metadata;
+  getPeer(): string;
+}
+
+type ConnectionOf = (call: Call) => Connection | undefined;
+
+interface JwtRequest {
+  readonly audience: readonly string[];
+  readonly spiffe_id: string;
+}
+
+interface ValidateRequest {
+  readonly audience: string;
+  readonly svid: string;
+}
+
+/** Workload Endpoint §4.1: the one header and the one value. */
+const SECURITY_HEADER = 'workload.spiffe.io';
+
+interface Ready extends Backend {
+  readonly x509Svids: X509SvidFeeds;
+  readonly x509Bundles: BundleFeeds;
+  readonly jwtBundles: BundleFeeds;
+}
+
+/** The Workload API: header, caller, entries, identity, answer. */
+export class WorkloadApi {
+  readonly #limits: ServiceLimits;
+  readonly #tools: ServiceTools;
+  readonly #gate: Gate<Ready>;
+
+  constructor(limits: ServiceLimits, tools: ServiceTools) {
+    this.#limits = limits;
+    this.#tools = tools;
+    this.#gate = new Gate(tools.clock);
+  }
+
+  /** From now on calls are answered. */
+  start(backend: Backend): void {
+    this.#gate.open({
+      ...backend,
+      x509Svids: new X509SvidFeeds(backend.x509, backend.trust),
+      x509Bundles: new BundleFeeds(backend.trust, encodeX509Bundles),
+      jwtBundles: new BundleFeeds(backend.trust, encodeJwtBundles),
+    });
+  }
+
+  /** The handlers, for calls whose connection `connectionOf` finds. */
+  handlers(connectionOf: ConnectionOf): UntypedServiceImplementation {
+    return {
+      FetchX509SVID: (call: ServerWritableStream<object, Buffer>) =>
+        this.#stream('FetchX509SVID', call, connectionOf, (ready, entries, onChange) => ready.x509Svids.open(entries, onChange)),
+      FetchX509Bundles: (call: ServerWritableStream<object, Buffer>) =>
+        this.#stream('FetchX509Bundles', call, connectionOf, (ready, _entries, onChange) => ready.x509Bundles.open(onChange)),
+      FetchJWTBundles: (call: ServerWritableStream<object, Buffer>) =>
+        this.#stream('FetchJWTBundles', call, connectionOf, (ready, _entries, onChange) => ready.jwtBundles.open(onChange)),
+      FetchJWTSVID: (call: ServerUnaryCall<JwtRequest, Buffer>, answer: sendUnaryData<Buffer>) =>
+        this.#answer('FetchJWTSVID', call, connectionOf, answer, (ready, entries) => this.#fetchJwt(ready, entries, call.request)),
+      ValidateJWTSVID: (call: ServerUnaryCall<ValidateRequest, Buffer>, answer: sendUnaryData<Buffer>) =>
+        this.#answer('ValidateJWTSVID', call, connectionOf, answer, (ready) => this.#validateJwt(ready, call.request)),
+      FetchWITSVID: (call: ServerWritableStream<object, Buffer>) => this.#refuseWit('FetchWITSVID', call, connectionOf),
+      FetchWITBundles: (call: ServerWritableStream<object, Buffer>) => this.#refuseWit('FetchWITBundles', call, connectionOf),
+    };
+  }
+
+  #fetchJwt(ready: Ready, entries: readonly Entry[], request: JwtRequest): Buffer | Promise<Buffer> {
+    const audience = this.#checkAudience(request.audience);
+    const chosen = withDistinctHints(choose(entries, request.spiffe_id));
+    const svids = chosen.map((entry) => ready.jwt.fetch(entry, audience));
+    const encode = (fetched: readonly JwtSvid[]): Buffer =>
+      encodeJwtSvids(fetched.map((svid, index) => ({ svid, hint: chosen[index]?.hint ?? '' })));
+    if (svids.every((svid): svid is JwtSvid => !(svid instanceof Promise))) return encode(svids);
+    return this.#inTime(Promise.all(svids)).then(encode);
+  }
+
+  #checkAudience(audience: readonly string[]): readonly string[] {
+    const { audiences, audienceBytes } = this.#limits;
+    if (audience.length === 0 || audience.includes('')) throw new RefusedCall(refusals.noAudience);
+    if (audience.length > audiences) throw new RefusedCall(refusals.tooManyAudiences);
+    if (audience.some((value) => Buffer.byteLength(value) > audienceBytes)) throw new RefusedCall(refusals.longAudience);
+    return audience;
+  }
+
+  #validateJwt(ready: Ready, request: ValidateRequest): Buffer {
+    if (request.audience === '') throw new RefusedCall(refusals.noAudience);
+    if (request.svid === '') throw new RefusedCall(refusals.noSvid);
+    if (Buffer.byteLength(request.audience) > this.#limits.audienceBytes) throw new RefusedCall(refusals.longAudience);
+    if (request.svid.length > this.#limits.tokenBytes) throw new RefusedCall(refusals.longToken);
+    try {
+      const valid = validateJwt(request.svid, request.audience, (name) => ready.trust.bundleOf(name), this.#tools.clock.now());
+      return encodeValidation(valid.id, valid.claims, valid.audience);
+    } catch (error) {
+      if (isSignetError(error, 'expired_token')) throw new RefusedCall(refusals.expiredToken, { cause: error });
+      if (isSignetError(error, 'invalid_token')) throw new RefusedCall(refusals.badToken, { cause: error });
+      throw error;
+    }
+  }
+
+  /** A unary call. ValidateJWTSVID needs no identity: it tells nothing that the public bundle would not. */
+  #answer(
+    method: 'FetchJWTSVID' | 'ValidateJWTSVID',
+    call: ServerUnaryCall<unknown, Buffer>,
+    connectionOf: ConnectionOf,
+    answer: sendUnaryData<Buffer>,
+    make: (ready: Ready, entries: readonly Entry[]) => Buffer | Promise<Buffer>,
+  ): void {
+    const { caller } = connectionOf(call) ?? goneAlready();
+    const send = (bytes: Buffer): void => {
+      if (this.#tools.kernel.hasExited(caller.pidfd)) throw new RefusedCall(refusals.callerGone);
+      answer(null, bytes);
+    };
+    const refuse = (error: unknown): void => {
+      const refusal = refusalOf(error);
+      this.#refused(method, caller, refusal, error);
+      answer({ code: refusal.code, details: refusal.details });
+    };
+    try {
+      checkHeader(call);
+      const ready = this.#gate.value;
+      const entries = ready?.entitlements.known(caller);
+      const made = ready !== undefined && entries !== undefined ? make(ready, method === 'FetchJWTSVID' ? some(entries) : entries) : this.#answerLater(method, caller, make);
+      if (made instanceof Promise) made.then(send).catch(refuse);
+      else send(made);
+    } catch (error) {
+      refuse(error);
+    }
+  }
+
+  async #answerLater(method: string, caller: Caller, make: (ready: Ready, entries: readonly Entry[]) => Buffer | Promise<Buffer>): Promise<Buffer> {
+    const ready = await this.#ready();
+    const entries = await ready.entitlements.of(caller);
+    return make(ready, method === 'FetchJWTSVID' ? some(entries) : entries);
+  }
+
+  #stream(
+    method: string,
+    call: ServerWritableStream<object, Buffer>,
+    connectionOf: ConnectionOf,
+    open: (ready: Ready, entries: readonly Entry[], onChange: () => void) => Feed,
+  ): void {
+    const connection = connectionOf(call) ?? goneAlready();
+    const { caller } = connection;
+    const stream = new StateStream(
+      call,
+      connection,
+      () => assertSameProcess(this.#tools.kernel, caller),
+      (refusal, error) => this.#refused(method, caller, refusal, error),
+    );
+    const over = new AbortController();
+    call.on('cancelled', () => over.abort());
+    over.signal.addEventListener('abort', () => stream.end());
+    void this.#follow(call, caller, stream, over.signal, open).catch((error: unknown) => stream.refuse(refusalOf(error), error));
+  }
+
+  /** Keeps a stream at the state of whatever its caller is entitled to, until it ends. */
+  async #follow(
+    call: Call,
+    caller: Caller,
+    stream: StateStream,
+    over: AbortSignal,
+    open: (ready: Ready, entries: readonly Entry[], onChange: () => void) => Feed,
+  ): Promise<void> {
+    checkHeader(call);
+    const ready = await this.#ready();
+    await ready.entitlements.of(caller);
+    if (over.aborted) return;
+    const feeds = new FeedSwitch(stream, (entries, onChange) => open(ready, entries, onChange));
+    const entitle = (): void => {
+      const entries = ready.entitlements.known(caller) ?? [];
+      if (entries.length > 0) return feeds.turnTo(entries);
+      feeds.close();
+      stream.refuse(refusals.noIdentity);
+    };
+    const stopEntitlements = ready.entitlements.onChange(entitle);
+    const deadline = this.#tools.clock.after(this.#limits.readyTimeoutMs, () => {
+      if (!stream.hasState) stream.refuse(refusals.notIssued);
+    });
+    over.addEventListener('abort', () => {
+      deadline.cancel();
+      stopEntitlements();
+      feeds.close();
+    });
+    entitle();
+  }
+
+  #refuseWit(method: string, call: ServerWritableStream<object, Buffer>, connectionOf: ConnectionOf): void {
+    const { caller } = connectionOf(call) ?? goneAlready();
+    // The header is checked first: its rule is that of the endpoint, whatever the service (Workload Endpoint §4.1, §6).
+    const refusal = hasHeader(call) ? refusals.witUnimplemented : refusals.missingHeader;
+    this.#refused(method, caller, refusal);
+    call.emit('error', { code: refusal.code, details: refusal.details });
+  }
+
+  async #ready(): Promise<Ready> {
+    const ready = this.#gate.value ?? (await this.#gate.wait(this.#limits.readyTimeoutMs));
+    if (ready === undefined) throw new RefusedCall(refusals.notReady);
+    return ready;
+  }
+
+  #inTime<T>(work: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const alarm = this.#tools.clock.after(this.#limits.readyTimeoutMs, () => reject(new RefusedCall(refusals.notIssued)));
+      work.then(resolve, reject).finally(() => alarm.cancel());
+    });
+  }
+
+  #refused(method: string, caller: Caller, refusal: Refusal, error?: unknown): void {
+    const cause = error instanceof RefusedCall ? error.cause : error;
+    this.#tools.events.publish('refused', {
+      reason: refusal.reason,
+      method,
+      uid: caller.uid,
+      pid: caller.pid,
+      ...(cause === undefined ? {} : { detail: messageOf(cause) }),
+    });
+  }
+}
+
+/** The feed that a stream reads, and the one that takes its place as soon as it has something to say. */
+class FeedSwitch {
+  readonly #stream: StateStream;
+  readonly #open: (entries: readonly Entry[], onChange: () => void) => Feed;
+  #current: Feed | undefined;
+  #next: Feed | undefined;
+  #isClosed = false;
+
+  constructor(stream: StateStream, open: (entries: readonly Entry[], onChange: () => void) => Feed) {
+    this.#stream = stream;
+    this.#open = open;
+  }
+
+  turnTo(entries: readonly Entry[]): void {
+    if (this.#isClosed) return;
+    this.#next?.close();
+    this.#next = this.#open(entries, () => this.#read());
+    this.#read();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#current?.close();
+    this.#next?.close();
+    this.#current = undefined;
+    this.#next = undefined;
+  }
+
+  #read(): void {
+    const state = this.#next?.latest();
+    if (state !== undefined) {
+      this.#current?.close();
+      this.#current = this.#next;
+      this.#next = undefined;
+    }
+    const newest = state ?? this.#current?.latest();
+    if (newest !== undefined) this.#stream.offer(newest);
+  }
+}
+
+/** grpc-js ends the call for whatever is thrown here; nobody reads the end any more. */
+function goneAlready(): never {
+  throw new RefusedCall(refusals.callerGone);
+}
+
+function checkHeader(call: Call): void {
+  if (!hasHeader(call)) throw new RefusedCall(refusals.missingHeader);
+}
+
+/** Exactly one value, exactly `true` (WE-08). */
+function hasHeader(call: Call): boolean {
+  const values = call.metadata.get(SECURITY_HEADER);
+  return values.length === 1 && values[0] === 'true';
+}
+
+function some(entries: readonly Entry[]): readonly Entry[] {
+  if (entries.length === 0) throw new RefusedCall(refusals.noIdentity);
+  return entries;
+}
+
+/** All entries, or those with the ID that was asked for: somebody else's and one that does not exist are one answer (WA-43). */
+function choose(entries: readonly Entry[], spiffeId: string): readonly Entry[] {
+  if (spiffeId === '') return entries;
+  try {
+    parseSpiffeId(spiffeId);
+  } catch (error) {
+    throw new RefusedCall(refusals.badSpiffeId, { cause: error });
+  }
+  const chosen = entries.filter((entry) => entry.id === spiffeId);
+  if (chosen.length === 0) throw new RefusedCall(refusals.notItsIdentity);
+  return chosen;
+}
