@@ -1,4 +1,5 @@
 import { Agent } from './agent.ts';
+import { EXIT } from './cli/exit-codes.ts';
 import { SystemClock } from './clock.ts';
 import type { Config } from './config/config.ts';
 import { ConfigError, formatProblems, loadConfig } from './config/load.ts';
@@ -7,10 +8,6 @@ import { openKernel } from './kernel.ts';
 import { createLog, type Log } from './log.ts';
 import { systemRandom } from './random.ts';
 
-/** Exit codes of `signet agent`. */
-const STOPPED = 0;
-const FAILED = 1;
-const BAD_CONFIG = 2;
 
 /** The agent as a process: its configuration, its signals, its end. Resolves with the exit code. */
 export async function runAgent(configPath: string): Promise<number> {
@@ -19,10 +16,12 @@ export async function runAgent(configPath: string): Promise<number> {
     config = loadConfig(configPath, process.env);
   } catch (error) {
     process.stderr.write(error instanceof ConfigError ? formatProblems(error) : `signet: ${messageOf(error)}\n`);
-    return BAD_CONFIG;
+    return EXIT.usage;
   }
   const log = createLog(config.log.level);
   surviveMistakes(log);
+  // The clock's timers hold no process, and while the agent leaves there may be nothing else that does.
+  const hold = setInterval(() => undefined, 2 ** 30);
   try {
     const kernel = openKernel();
     kernel.harden();
@@ -30,11 +29,13 @@ export async function runAgent(configPath: string): Promise<number> {
     obeySignals(agent, config, configPath, log);
     await agent.start();
     await agent.stopped;
-    return STOPPED;
+    return EXIT.ok;
   } catch (error) {
     log.error({ event: 'agent.failed', err: messageOf(error) }, isSignetError(error) ? 'the agent could not start' : 'the agent has failed');
     process.stderr.write(`signet: ${messageOf(error)}\n`);
-    return FAILED;
+    return EXIT.refused;
+  } finally {
+    clearInterval(hold);
   }
 }
 
