@@ -25,6 +25,8 @@ export async function runAgent(configPath: string): Promise<number> {
   try {
     const kernel = openKernel();
     kernel.harden();
+    // Workloads must reach the socket, whatever the shell's mask; files with keys have a mode of their own.
+    process.umask(0o022);
     const agent = new Agent(config, { clock: new SystemClock(), random: systemRandom, kernel, log });
     obeySignals(agent, config, configPath, log);
     await agent.start();

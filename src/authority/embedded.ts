@@ -231,6 +231,11 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
       return;
     }
     const now = clock.now();
+    // The clock may have stepped while keys were made: what has become due meanwhile is not among the moments to come.
+    if (dueStep(this.#state.x509, now) !== 'none' || dueStep(this.#state.jwt, now) !== 'none') {
+      this.#alarm = clock.after(0, () => void this.#turn());
+      return;
+    }
     const next = Math.min(nextChange(this.#state.x509, now), nextChange(this.#state.jwt, now));
     if (Number.isFinite(next)) this.#alarm = clock.at(next, () => void this.#turn());
   }

@@ -1,4 +1,4 @@
-import { chmodSync, closeSync, constants, lstatSync, mkdirSync, openSync, renameSync, rmSync, type BigIntStats } from 'node:fs';
+import { chmodSync, closeSync, constants, lstatSync, mkdirSync, openSync, renameSync, rmSync, statSync, type BigIntStats } from 'node:fs';
 import type { Server } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { sleep, type Clock } from '../clock.ts';
@@ -41,6 +41,7 @@ export class SocketFile {
     const directory = dirname(this.path);
     try {
       mkdirSync(directory, { recursive: true, mode: DIRECTORY_MODE });
+      assertSafe(directory);
       assertReplaceable(this.path);
       const aside = join(directory, `.${basename(this.path)}.${random.bytes(3).toString('hex')}`);
       await listen(server, aside);
@@ -113,6 +114,13 @@ function assertReplaceable(path: string): void {
     throw error;
   }
   if (!stat.isSocket()) throw new SignetError('in_use', `${path} is there already and is not a socket. What to do: move it away, or set socketPath to another path.`);
+}
+
+/** Whoever may rename in the directory could put a socket of their own in the place of this one (WE-05). */
+function assertSafe(directory: string): void {
+  const { mode } = statSync(directory);
+  if ((mode & 0o022) === 0 || (mode & 0o1000) !== 0) return;
+  throw new SignetError('unavailable', `the directory ${directory} of the socket may be written by others (mode ${(mode & 0o7777).toString(8)}). What to do: chmod 755 ${directory}.`);
 }
 
 function identityOf(stat: BigIntStats): string {

@@ -35,7 +35,13 @@ export class EntryRegistry {
   /** The entries whose selectors are all among `selectors`; the first is the default identity (Workload API §8, WA-74). */
   match(selectors: readonly Selector[]): readonly Entry[] {
     const owned = new Set(selectors);
-    return this.#ordered.filter((entry) => entry.selectors.every((selector) => owned.has(selector)));
+    const seen = new Set<string>();
+    return this.#ordered.filter((entry) => {
+      if (!entry.selectors.every((selector) => owned.has(selector))) return false;
+      // Two ways to one identity are one identity: the first counts.
+      const identity = `${entry.id}\n${entry.hint}`;
+      return !seen.has(identity) && seen.add(identity);
+    });
   }
 
   /** Takes `entries` for all there are. New ones and new versions count at once, missing ones after the delay. */
