@@ -13,6 +13,8 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('../', import.meta.url));
 const AVA = fileURLToPath(new URL('../node_modules/.bin/ava', import.meta.url));
 const PROGRESS_MS = 20_000;
+/** No test takes this long, the building of toolchains included. AVA's own time-out ends its TAP reporter with an exception. */
+const SILENCE_MS = 20 * 60_000;
 
 interface Phase {
   readonly name: string;
@@ -30,9 +32,11 @@ interface Results {
   readonly rooms: Map<string, Tally>;
   readonly skipped: string[];
   readonly failed: string[];
+  /** Files of which there was a result: `spiffe/id`. */
+  readonly files: string[];
 }
 
-const results: Results = { rooms: new Map(), skipped: [], failed: [] };
+const results: Results = { rooms: new Map(), skipped: [], failed: [], files: [] };
 const started = performance.now();
 for (const phase of phasesOf(process.argv.slice(2))) await run(phase, results);
 report(results);
@@ -52,12 +56,17 @@ function phasesOf(chosen: readonly string[]): Phase[] {
 
 async function run(phase: Phase, into: Results): Promise<void> {
   console.log(`\n── ${phase.name} (${phase.files.length} files)`);
-  const child = spawn(process.execPath, [AVA, '--tap', '--concurrency', String(phase.atOnce), ...phase.files], { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [AVA, '--tap', '--timeout=2h', '--concurrency', String(phase.atOnce), ...phase.files], { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] });
   const before = totalOf(into);
   const progress = setInterval(() => console.log(`   ${seconds()} s: ${text(difference(totalOf(into), before))} so far`), PROGRESS_MS);
   const exited = new Promise<number | null>((resolve) => child.once('close', resolve));
-  await read(child.stdout, into);
+  const quiet = setTimeout(() => {
+    fail(into, phase.name, `no test ended for ${SILENCE_MS / 60_000} minutes; those that hang are among: ${unheard(phase, into).join(', ')}`);
+    child.kill('SIGKILL');
+  }, SILENCE_MS);
+  await read(child.stdout, into, () => void quiet.refresh());
   const code = await exited;
+  clearTimeout(quiet);
   clearInterval(progress);
   const done = difference(totalOf(into), before);
   // A test process that dies takes its results along: that is a failure even where no test has failed.
@@ -66,9 +75,10 @@ async function run(phase: Phase, into: Results): Promise<void> {
 }
 
 /** Reads TAP: `ok 1 - title # SKIP`, `not ok 2 - title` and the indented block of details after a failure. */
-async function read(stdout: NodeJS.ReadableStream, into: Results): Promise<void> {
+async function read(stdout: NodeJS.ReadableStream, into: Results, onLine: () => void): Promise<void> {
   let isInDetails = false;
   for await (const line of createInterface({ input: stdout })) {
+    onLine();
     const match = /^(ok|not ok) \d+ - (.*?)( # SKIP.*)?$/.exec(line);
     if (match !== null) {
       const [, verdict, title = '', skip] = match;
@@ -83,6 +93,8 @@ async function read(stdout: NodeJS.ReadableStream, into: Results): Promise<void>
 }
 
 function count(into: Results, title: string, verdict: keyof Tally): void {
+  const file = title.split(' › ').slice(0, -1).join('/');
+  if (into.files.at(-1) !== file) into.files.push(file);
   if (verdict === 'failed') return fail(into, title.split(' › ')[0] ?? title, title);
   if (verdict === 'skipped') into.skipped.push(title);
   tallyOf(into, title)[verdict] += 1;
@@ -92,6 +104,11 @@ function fail(into: Results, room: string, title: string): void {
   into.failed.push(title);
   tallyOf(into, room).failed += 1;
   console.log(`   FAILED  ${title}`);
+}
+
+/** Files of which no result has come. */
+function unheard(phase: Phase, into: Results): readonly string[] {
+  return phase.files.filter((file) => !into.files.some((heard) => file.endsWith(`${heard}.test.ts`)));
 }
 
 /** AVA's titles begin with the file: `spiffe › id › a sentence`. */
