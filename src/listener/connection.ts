@@ -2,11 +2,15 @@ import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Caller } from '../attestation/caller.ts';
 import type { Alarm, Clock } from '../clock.ts';
+import { SignetError } from '../errors.ts';
 import { descriptorOf, type Kernel } from '../kernel.ts';
 
 /** While a peer does not read, it is asked again after this, doubled up to the second figure. Milliseconds. */
 const FIRST_LOOK_MS = 10;
 const LAST_LOOK_MS = 500;
+
+/** A reason of its own: without one, every abort makes an exception with a stack. */
+const CLOSED = new SignetError('caller_gone', 'the connection is closed');
 
 /**
  * One connection whose caller is known and whose HTTP/2 has begun. It knows whether its peer reads: what was written to a Unix
@@ -89,6 +93,6 @@ export class Connection {
   #end(): void {
     this.#alarm?.cancel();
     this.#idleWaiters.clear();
-    this.#closed.abort();
+    this.#closed.abort(CLOSED);
   }
 }

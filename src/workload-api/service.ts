@@ -47,6 +47,9 @@ interface Call {
   getPeer(): string;
 }
 
+/** A reason of its own: without one, every abort makes an exception with a stack. */
+const OVER = new RefusedCall(refusals.callerGone);
+
 type ConnectionOf = (call: Call) => Connection | undefined;
 
 interface JwtRequest {
@@ -192,7 +195,7 @@ export class WorkloadApi {
       (refusal, error) => this.#refused(method, caller, refusal, error),
     );
     const over = new AbortController();
-    call.on('cancelled', () => over.abort());
+    call.on('cancelled', () => over.abort(OVER));
     over.signal.addEventListener('abort', () => stream.end());
     void this.#follow(call, caller, stream, over.signal, open).catch((error: unknown) => stream.refuse(refusalOf(error), error));
   }
