@@ -64,7 +64,10 @@ async function run(phase: Phase, into: Results): Promise<void> {
     fail(into, phase.name, `no test ended for ${SILENCE_MS / 60_000} minutes; those that hang are among: ${unheard(phase, into).join(', ')}`);
     child.kill('SIGKILL');
   }, SILENCE_MS);
-  await read(child.stdout, into, () => void quiet.refresh());
+  // A single file is not named in AVA's titles.
+  const [only = ''] = phase.files;
+  const prefix = phase.files.length === 1 ? `${only.replace(/^.*test\//, '').replace(/\.test\.ts$/, '').replaceAll('/', ' › ')} › ` : '';
+  await read(child.stdout, into, prefix, () => void quiet.refresh());
   const code = await exited;
   clearTimeout(quiet);
   clearInterval(progress);
@@ -75,7 +78,7 @@ async function run(phase: Phase, into: Results): Promise<void> {
 }
 
 /** Reads TAP: `ok 1 - title # SKIP`, `not ok 2 - title` and the indented block of details after a failure. */
-async function read(stdout: NodeJS.ReadableStream, into: Results, onLine: () => void): Promise<void> {
+async function read(stdout: NodeJS.ReadableStream, into: Results, prefix: string, onLine: () => void): Promise<void> {
   let isInDetails = false;
   for await (const line of createInterface({ input: stdout })) {
     onLine();
@@ -83,7 +86,7 @@ async function read(stdout: NodeJS.ReadableStream, into: Results, onLine: () => 
     if (match !== null) {
       const [, verdict, title = '', skip] = match;
       isInDetails = verdict === 'not ok';
-      count(into, title, verdict === 'not ok' ? 'failed' : skip === undefined ? 'passed' : 'skipped');
+      count(into, prefix + title, verdict === 'not ok' ? 'failed' : skip === undefined ? 'passed' : 'skipped');
     } else if (line.startsWith('  ') || line.startsWith('#')) {
       if (isInDetails || (line.startsWith('# ') && /exception|rejection|timed out|exited/i.test(line))) console.log(`   ${line}`);
     } else if (line !== '' && !/^(TAP version|\d+\.\.\d+|---)/.test(line)) {
