@@ -57,10 +57,9 @@ export function identifyCaller(kernel: Kernel, fd: number, connection: number, p
  */
 export function assertSameProcess(kernel: Kernel, caller: Caller, procRoot = '/proc'): void {
   if (released.has(caller)) throw gone(caller.pid, 'has disconnected');
-  if (kernel.hasExited(caller.pidfd)) throw gone(caller.pid, 'has ended');
   const uid = effectiveUidOf(readProc(caller.pid, 'status', procRoot));
   const startTime = caller.startTime === undefined ? undefined : readStartTime(caller.pid, procRoot);
-  // What was read is about the process of the pidfd only if that one still has the pid.
+  // Asked last: what was read is about the process of the pidfd only if that one still has the pid.
   if (kernel.hasExited(caller.pidfd)) throw gone(caller.pid, 'has ended');
   if (uid === undefined) throw new SignetError('caller_unknown', `/proc/${caller.pid}/status has no effective user ID`);
   if (uid !== caller.uid) throw changed(caller, `its effective uid is ${uid}; it connected as ${caller.uid}`);
