@@ -36,6 +36,8 @@ const DESCRIPTORS_PER_CONNECTION = 2;
 
 /** Bytes that are held before HTTP/2 begins: a whole first window of data and its headers. */
 const PRELUDE_BYTES = 128 * 1024;
+/** The same, beyond the headers, for an owner who has many connections that say nothing to the purpose. */
+const SHORT_PRELUDE_BYTES = 8 * 1024;
 
 /** How often the socket's path is looked at. */
 const PATH_INTERVAL_MS = 250;
@@ -165,11 +167,12 @@ export class Listener {
   async #begin(socket: Socket, caller: Caller): Promise<void> {
     const { clock, kernel } = this.#tools;
     const { limits } = this.#options;
+    const hasRoom = this.limits.beginOpening(caller.owner);
     try {
       const opened = await openHttp2(socket, {
         clock,
         timeoutMs: limits.preludeTimeoutMs,
-        maxBytes: PRELUDE_BYTES,
+        maxBytes: hasRoom ? PRELUDE_BYTES : limits.headerBytes + SHORT_PRELUDE_BYTES,
         maxConcurrentStreams: limits.callsPerConnection,
         maxHeaderBytes: limits.headerBytes,
       });
@@ -178,6 +181,8 @@ export class Listener {
       socket.destroy();
       // Most often a caller that has changed its mind, or died.
       if (!isSignetError(error, 'caller_gone')) this.#refuse(preludeRefusal(error), caller, messageOf(error));
+    } finally {
+      this.limits.opened(caller.owner);
     }
   }
 

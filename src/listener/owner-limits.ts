@@ -14,7 +14,11 @@ export interface ShareLimits {
 
 interface Share {
   connections: number;
+  /** Of the connections, those whose first request has not come. */
+  opening: number;
   calls: number;
+  exchanges: number;
+  heldBytes: number;
   readonly connectionRate: TokenBucket;
   readonly callRate: TokenBucket;
 }
@@ -57,21 +61,50 @@ export class OwnerLimits {
     this.#forget(owner, share);
   }
 
-  /** Takes a place for a call, given back with `finish`; or says why there is none. */
-  begin(owner: string): RefusalReason | undefined {
+  /** Until `opened`: the first bytes of a connection are awaited. False when the owner has many such connections already. */
+  beginOpening(owner: string): boolean {
+    const share = this.#share(owner);
+    share.opening += 1;
+    return share.opening <= OPENING_PER_OWNER;
+  }
+
+  opened(owner: string): void {
+    const share = this.#share(owner);
+    share.opening -= 1;
+    this.#forget(owner, share);
+  }
+
+  /** Takes a place for a call, given back with `finish`; or says why there is none. An exchange is a call with a stream of requests. */
+  begin(owner: string, isExchange = false): RefusalReason | undefined {
     const share = this.#share(owner);
     if (!share.callRate.take(this.#clock.monotonic())) return this.#refuse(owner, share, 'call_rate');
     if (this.#calls >= this.#limits.calls || share.calls >= this.#limits.callsPerOwner) return this.#refuse(owner, share, 'too_many_calls');
+    if (isExchange && share.exchanges >= EXCHANGES_PER_OWNER) return this.#refuse(owner, share, 'too_many_calls');
     this.#calls += 1;
     share.calls += 1;
+    if (isExchange) share.exchanges += 1;
     return undefined;
   }
 
-  finish(owner: string): void {
+  finish(owner: string, isExchange = false): void {
     const share = this.#share(owner);
     this.#calls -= 1;
     share.calls -= 1;
+    if (isExchange) share.exchanges -= 1;
     this.#forget(owner, share);
+  }
+
+  /** Takes room for `bytes` that a call keeps in memory, given back with `giveBack`; false when there is not enough. */
+  hold(owner: string, bytes: number): boolean {
+    const share = this.#share(owner);
+    if (share.heldBytes + bytes > HELD_BYTES_PER_OWNER) return false;
+    share.heldBytes += bytes;
+    return true;
+  }
+
+  /** For an owner with at least one call. */
+  giveBack(owner: string, bytes: number): void {
+    this.#share(owner).heldBytes -= bytes;
   }
 
   /** What is taken now, in all. */
@@ -85,7 +118,10 @@ export class OwnerLimits {
       const now = this.#clock.monotonic();
       share = {
         connections: 0,
+        opening: 0,
         calls: 0,
+        exchanges: 0,
+        heldBytes: 0,
         connectionRate: new TokenBucket(this.#limits.connectionRatePerOwner, now),
         callRate: new TokenBucket(this.#limits.callRatePerOwner, now),
       };
@@ -101,7 +137,7 @@ export class OwnerLimits {
 
   /** An owner that holds nothing is forgotten once its buckets are full again: whoever comes back early is still remembered. */
   #forget(owner: string, share: Share): void {
-    if (share.connections > 0 || share.calls > 0) return;
+    if (isInUse(share)) return;
     const now = this.#clock.monotonic();
     if (share.connectionRate.isFull(now) && share.callRate.isFull(now)) this.#shares.delete(owner);
     else if (this.#shares.size > MANY_OWNERS) this.#sweep(now);
@@ -109,10 +145,26 @@ export class OwnerLimits {
 
   #sweep(now: number): void {
     for (const [owner, share] of this.#shares) {
-      if (share.connections === 0 && share.calls === 0 && share.connectionRate.isFull(now) && share.callRate.isFull(now)) this.#shares.delete(owner);
+      if (!isInUse(share) && share.connectionRate.isFull(now) && share.callRate.isFull(now)) this.#shares.delete(owner);
     }
   }
 }
+
+function isInUse(share: Share): boolean {
+  return share.connections > 0 || share.opening > 0 || share.calls > 0;
+}
+
+/** Connections of one owner that may send much before their first request is complete. */
+const OPENING_PER_OWNER = 64;
+
+/** Reflection is for a person with a tool. What such a call has sent and nobody has read yet takes a whole flow-control window. */
+const EXCHANGES_PER_OWNER = 32;
+
+/**
+ * Requests that are not complete and unary answers that are not read: 64 of the largest requests. Without it every call of an
+ * owner could hold the largest there is, hundreds of MiB in all.
+ */
+const HELD_BYTES_PER_OWNER = 8 * 1024 * 1024;
 
 /** More owners than a node has; from here on those that are gone are looked for. */
 const MANY_OWNERS = 1_024;

@@ -182,6 +182,7 @@ export class WireClient {
   readonly socket: net.Socket;
   readonly frames: Frame[] = [];
   #rest: Buffer = NOTHING;
+  #hasEnded = false;
   #changed = Promise.withResolvers<void>();
 
   private constructor(socket: net.Socket) {
@@ -189,7 +190,8 @@ export class WireClient {
     // A reset is what many tests provoke; 'close' follows.
     socket.on('error', () => {});
     socket.on('data', (chunk: Buffer) => this.#hear(chunk));
-    socket.on('close', () => this.#change());
+    socket.on('end', () => this.#end());
+    socket.on('close', () => this.#end());
   }
 
   static async connect(path: string): Promise<WireClient> {
@@ -214,14 +216,14 @@ export class WireClient {
     for (;;) {
       const found = this.frames.find(fits);
       if (found !== undefined) return found;
-      if (this.socket.destroyed) throw new Error('the connection closed before the frame came');
+      if (this.#hasEnded) throw new Error('the connection closed before the frame came');
       await this.#changed.promise;
     }
   }
 
-  /** Resolves when the connection is closed, by whichever side. */
+  /** Resolves when the server says no more, or the connection is closed. */
   async closed(): Promise<void> {
-    while (!this.socket.destroyed) await this.#changed.promise;
+    while (!this.#hasEnded) await this.#changed.promise;
   }
 
   /** What the server said on `streamId`: each list of fields, in order. */
@@ -239,6 +241,11 @@ export class WireClient {
     const { frames, rest } = splitFrames(Buffer.concat([this.#rest, chunk]));
     this.frames.push(...frames);
     this.#rest = rest;
+    this.#change();
+  }
+
+  #end(): void {
+    this.#hasEnded = true;
     this.#change();
   }
 
