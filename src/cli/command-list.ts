@@ -1,0 +1,97 @@
+import { CLIENT_OPTIONS, LOCAL_OPTIONS } from './arguments.ts';
+import type { Command } from './command.ts';
+
+/** Every command, in the order of the list in `signet --help`. */
+export const COMMANDS: Readonly<Record<string, Command>> = {
+  'fetch x509': {
+    usage: '[--write DIR] [options]',
+    summary: 'show the X509-SVIDs of this process, or write them to files',
+    details:
+      'Private keys are never shown. --write makes svid.N.pem, svid.N.key (mode 0600), bundle.N.pem and federated_bundle.N.M.pem\n' +
+      'in DIR, all exchanged in one step; N counts from 0, the default identity.',
+    options: { write: { type: 'string', value: 'DIR', help: 'write certificates, keys and bundles there' }, ...CLIENT_OPTIONS },
+    positionals: [0, 0],
+    examples: [
+      'signet fetch x509',
+      'signet fetch x509 --socket /run/signet/public/api.sock --write /run/my-service/tls',
+      "signet fetch x509 --output json | jq -r '.svids[0].spiffe_id'",
+    ],
+    load: async () => (await import('./fetch-x509.ts')).fetchX509,
+  },
+  'fetch jwt': {
+    usage: '--audience A [--audience B] [--id SPIFFEID] [options]',
+    summary: 'get JWT-SVIDs for one or more audiences',
+    options: {
+      audience: { type: 'string', multiple: true, short: 'a', value: 'A', help: 'whom the token is for' },
+      id: { type: 'string', value: 'SPIFFEID', help: 'only for this identity; default: for all of this process' },
+      ...CLIENT_OPTIONS,
+    },
+    positionals: [0, 0],
+    examples: [
+      'signet fetch jwt --audience spiffe://example.org/db',
+      "signet fetch jwt --audience vault --output json | jq -r '.svids[0].token'",
+    ],
+    load: async () => (await import('./fetch-jwt.ts')).fetchJwt,
+  },
+  'fetch bundle': {
+    usage: '[--format pem|jwks|spiffe] [--trust-domain NAME] [options]',
+    summary: 'show the trust bundles, or print one as a document',
+    details:
+      'A document is about one trust domain, by default the own one: pem holds its X.509 authorities, jwks its JWT keys (RFC 7517),\n' +
+      'spiffe both (SPIFFE bundle).',
+    options: {
+      format: { type: 'string', short: 'f', value: 'FORMAT', help: 'print a document: pem, jwks or spiffe' },
+      'trust-domain': { type: 'string', value: 'NAME', help: 'only this trust domain' },
+      ...CLIENT_OPTIONS,
+    },
+    positionals: [0, 0],
+    examples: ['signet fetch bundle', 'signet fetch bundle --format pem > bundle.pem', 'signet fetch bundle --format spiffe --trust-domain partner.test'],
+    load: async () => (await import('./fetch-bundle.ts')).fetchBundle,
+  },
+  watch: {
+    usage: '[--count N] [options]',
+    summary: 'show each X.509 update as it comes',
+    details: 'Reconnects until it is interrupted. With --output json each update is one line.\n--timeout is the longest wait for the first update.',
+    options: {
+      ...CLIENT_OPTIONS,
+      count: { type: 'string', short: 'n', value: 'N', help: 'end after N updates' },
+      timeout: { type: 'string', value: 'DURATION', help: 'give up when no update comes for this long at first; default: never' },
+    },
+    positionals: [0, 0],
+    examples: ['signet watch', "signet watch --count 2 --output json | jq -r '.svids[0].not_after'"],
+    load: async () => (await import('./watch.ts')).watch,
+  },
+  validate: {
+    usage: '--audience A TOKEN [options]',
+    summary: 'have the agent verify a JWT-SVID',
+    details: 'TOKEN "-" is read from standard input, which keeps it out of the list of processes and of the history of the shell.',
+    options: { audience: { type: 'string', short: 'a', value: 'A', help: 'whom the token must be for' }, ...CLIENT_OPTIONS },
+    positionals: [1, 1],
+    examples: ['signet validate --audience spiffe://example.org/db - < token.jwt'],
+    load: async () => (await import('./validate.ts')).validate,
+  },
+  healthcheck: {
+    usage: '[options]',
+    summary: 'ask the agent whether it serves',
+    options: CLIENT_OPTIONS,
+    positionals: [0, 0],
+    examples: ['signet healthcheck --socket /run/signet/public/api.sock --timeout 2s'],
+    load: async () => (await import('./healthcheck.ts')).healthcheck,
+  },
+  'config check': {
+    usage: 'FILE [options]',
+    summary: "check a configuration of the agent, without starting it",
+    options: LOCAL_OPTIONS,
+    positionals: [1, 1],
+    examples: ['signet config check /etc/signet/signet.yaml'],
+    load: async () => (await import('./config-check.ts')).configCheck,
+  },
+  version: {
+    usage: '[options]',
+    summary: 'show the version',
+    options: LOCAL_OPTIONS,
+    positionals: [0, 0],
+    examples: ['signet version', 'signet version --output json'],
+    load: async () => (await import('./version.ts')).version,
+  },
+};
