@@ -3,6 +3,7 @@ import type { Alarm, Clock } from '../clock.ts';
 import type { EventBus } from '../events.ts';
 import type { Connection } from '../listener/connection.ts';
 import type { OwnerLimits } from '../listener/owner-limits.ts';
+import { RequestStream } from './request-stream.ts';
 import { refusals, type Refusal } from './status.ts';
 
 export interface AdmissionLimits {
@@ -47,30 +48,42 @@ export class Admission {
   /** The interceptor of a server whose calls belong to the connection that `connectionOf` finds. */
   interceptor(connectionOf: (call: { getPeer(): string }) => Connection | undefined): ServerInterceptor {
     const intercept = (method: Parameters<ServerInterceptor>[0], call: ServerInterceptingCallInterface): ServerInterceptingCallInterface => {
+      const stream = new RequestStream(call);
       const connection = connectionOf(call);
       if (connection === undefined) {
         call.sendStatus(statusOf(refusals.callerGone));
+        stream.release();
         return call;
       }
       const { owner } = connection.caller;
-      const refused = this.#owners.begin(owner);
+      const refused = this.#owners.begin(owner, method.requestStream);
       if (refused !== undefined) {
         this.#refuse(connection, refused === 'call_rate' ? refusals.callRate : refusals.tooManyCalls, method.path);
         call.sendStatus(statusOf(refused === 'call_rate' ? refusals.callRate : refusals.tooManyCalls));
+        stream.release();
         return call;
       }
-      const admitted = new AdmittedCall(call, connection, method.path, this.#clock.monotonic(), {
+      const room = {
+        hold: (bytes: number) => this.#owners.hold(owner, bytes),
+        giveBack: (bytes: number) => this.#owners.giveBack(owner, bytes),
+      };
+      stream.bound(room, (detail) => {
+        this.#events.publish('refused', { reason: 'bad_request', method: method.path, detail, ...whoOf(connection) });
+      });
+      const isUnary = !method.requestStream && !method.responseStream;
+      const admitted = new AdmittedCall(call, stream, connection, method.path, this.#clock.monotonic(), {
+        answers: (message) => !isUnary || this.#fits(stream, message, connection, method.path),
         requested: () => void this.#arriving.delete(admitted),
         ended: () => {
           this.#arriving.delete(admitted);
           this.#answering.delete(admitted);
           this.#all.delete(admitted);
-          this.#owners.finish(owner);
+          this.#owners.finish(owner, method.requestStream);
         },
       });
       this.#all.add(admitted);
       if (!method.requestStream) this.#arriving.add(admitted);
-      if (!method.requestStream && !method.responseStream) this.#answering.add(admitted);
+      if (isUnary) this.#answering.add(admitted);
       this.#alarm ??= this.#clock.after(SWEEP_MS, () => this.#sweep());
       return admitted;
     };
@@ -103,12 +116,21 @@ export class Admission {
     if (this.#all.size > 0) this.#alarm = this.#clock.after(SWEEP_MS, () => this.#sweep());
   }
 
+  /** An answer that is not read stays in memory until the connection is closed for it. */
+  #fits(stream: RequestStream, message: unknown, connection: Connection, method: string): boolean {
+    if (!(message instanceof Buffer) || stream.hold(message.length)) return true;
+    this.#refuse(connection, refusals.tooManyCalls, method);
+    return false;
+  }
+
   #refuse(connection: Connection, refusal: Refusal, method: string): void {
     this.#events.publish('refused', { reason: refusal.reason, method, ...whoOf(connection) });
   }
 }
 
 interface CallEvents {
+  /** Asked before a message is sent: false when there is no room for it. */
+  answers(message: unknown): boolean;
   /** The request has arrived completely. */
   requested(): void;
   /** Nothing more happens on this call. Told once. */
@@ -122,11 +144,13 @@ class AdmittedCall implements ServerInterceptingCallInterface {
   /** Monotonic milliseconds. */
   readonly since: number;
   readonly #next: ServerInterceptingCallInterface;
+  readonly #stream: RequestStream;
   readonly #events: CallEvents;
   #hasEnded = false;
 
-  constructor(next: ServerInterceptingCallInterface, connection: Connection, method: string, since: number, events: CallEvents) {
+  constructor(next: ServerInterceptingCallInterface, stream: RequestStream, connection: Connection, method: string, since: number, events: CallEvents) {
     this.#next = next;
+    this.#stream = stream;
     this.connection = connection;
     this.method = method;
     this.since = since;
@@ -140,7 +164,10 @@ class AdmittedCall implements ServerInterceptingCallInterface {
         hasStarted = true;
         listener.onReceiveMetadata(metadata);
       },
-      onReceiveMessage: (message) => listener.onReceiveMessage(message),
+      onReceiveMessage: (message) => {
+        this.#stream.taken();
+        listener.onReceiveMessage(message);
+      },
       onReceiveHalfClose: () => {
         this.#events.requested();
         listener.onReceiveHalfClose();
@@ -160,7 +187,8 @@ class AdmittedCall implements ServerInterceptingCallInterface {
   }
 
   sendMessage(message: unknown, callback: () => void): void {
-    this.#next.sendMessage(message, callback);
+    if (this.#events.answers(message)) this.#next.sendMessage(message, callback);
+    else this.#next.sendStatus(statusOf(refusals.tooManyCalls));
   }
 
   sendStatus(final: Parameters<ServerInterceptingCallInterface['sendStatus']>[0]): void {
@@ -198,6 +226,7 @@ class AdmittedCall implements ServerInterceptingCallInterface {
   #end(): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
+    this.#stream.release();
     this.#events.ended();
   }
 }
