@@ -23,7 +23,6 @@ const LONGEST_SERIAL = 20;
 
 function* findings(der: Buffer, asked: CertificateRequest, issuer: Issuer): Iterable<string> {
   const leaf = new x509.X509Certificate(der);
-  if (leaf.rawData.byteLength !== der.byteLength) yield 'WA-28: bytes follow the certificate';
   yield* namesOf(leaf, asked);
   yield* usesOf(leaf);
   yield* linksOf(leaf, der, asked, issuer);
@@ -61,6 +60,7 @@ function* linksOf(leaf: x509.X509Certificate, der: Buffer, asked: CertificateReq
   // OpenSSL is the second opinion: it shares no code with the library that built the certificate.
   const openssl = new OpenSslCertificate(der);
   const issuerCertificate = new OpenSslCertificate(issuer.certificate);
+  if (openssl.raw.length !== der.length) yield 'WA-28: bytes follow the certificate';
   if (!openssl.checkIssued(issuerCertificate)) yield 'XS-44: the certificate does not name its issuer';
   if (!openssl.verify(issuerCertificate.publicKey)) yield 'SP-02: the signature is not that of the issuer';
   if (!openssl.publicKey.equals(asked.publicKey)) yield 'WA-29: the certificate holds another public key';
