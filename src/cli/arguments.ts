@@ -18,7 +18,9 @@ export interface Option {
 export type Options = Readonly<Record<string, Option>>;
 
 const HELP: Options = { help: { type: 'boolean', short: 'h', help: 'show this help' } };
-const OUTPUT: Options = { output: { type: 'string', short: 'o', value: 'table|json', help: 'table (for people, default) or json' } };
+const OUTPUT: Options = {
+  output: { type: 'string', short: 'o', value: 'table|json', help: 'table (for people, default) or json' },
+};
 
 /** Of every command that talks to an agent. */
 export const CLIENT_OPTIONS: Options = {
@@ -73,7 +75,9 @@ export class Arguments {
   count(name: string): number | undefined {
     const value = this.text(name);
     if (value === undefined) return undefined;
-    if (!/^[1-9][0-9]{0,8}$/.test(value)) throw new UsageError(`--${name} is ${JSON.stringify(value)}; allowed is an integer from 1`);
+    if (!/^[1-9][0-9]{0,8}$/.test(value)) {
+      throw new UsageError(`--${name} is ${JSON.stringify(value)}; allowed is an integer from 1`);
+    }
     return Number(value);
   }
 
@@ -127,8 +131,8 @@ function unknownOption(config: ParseArgsConfig, options: Options): string | unde
   for (const token of tokens) {
     if (token.kind !== 'option' || Object.hasOwn(options, token.name)) continue;
     const near = nearest(token.name, Object.keys(options));
-    const advice = near === undefined ? `known are ${Object.keys(options).map((name) => `--${name}`).join(', ')}` : `did you mean --${near}?`;
-    return `unknown option ${token.rawName}; ${advice}`;
+    const known = Object.keys(options).map((name) => `--${name}`);
+    return `unknown option ${token.rawName}; ${near === undefined ? `known are ${known.join(', ')}` : `did you mean --${near}?`}`;
   }
   return undefined;
 }

@@ -7,8 +7,8 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     usage: '[--write DIR] [options]',
     summary: 'show the X509-SVIDs of this process, or write them to files',
     details:
-      'Private keys are never shown. --write makes svid.N.pem, svid.N.key (mode 0600), bundle.N.pem and federated_bundle.N.M.pem\n' +
-      'in DIR, all exchanged in one step; N counts from 0, the default identity.',
+      'Private keys are never shown. --write makes svid.N.pem, svid.N.key (mode 0600), bundle.N.pem and\n' +
+      'federated_bundle.N.M.pem in DIR, all exchanged in one step; N counts from 0, the default identity.',
     options: { write: { type: 'string', value: 'DIR', help: 'write certificates, keys and bundles there' }, ...CLIENT_OPTIONS },
     positionals: [0, 0],
     examples: [
@@ -37,25 +37,29 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     usage: '[--format pem|jwks|spiffe] [--trust-domain NAME] [options]',
     summary: 'show the trust bundles, or print one as a document',
     details:
-      'A document is about one trust domain, by default the own one: pem holds its X.509 authorities, jwks its JWT keys (RFC 7517),\n' +
-      'spiffe both (SPIFFE bundle).',
+      'A document is about one trust domain, by default the own one: pem holds its X.509 authorities, jwks its\n' +
+      'JWT keys (RFC 7517), spiffe both (SPIFFE bundle).',
     options: {
       format: { type: 'string', short: 'f', value: 'FORMAT', help: 'print a document: pem, jwks or spiffe' },
       'trust-domain': { type: 'string', value: 'NAME', help: 'only this trust domain' },
       ...CLIENT_OPTIONS,
     },
     positionals: [0, 0],
-    examples: ['signet fetch bundle', 'signet fetch bundle --format pem > bundle.pem', 'signet fetch bundle --format spiffe --trust-domain partner.test'],
+    examples: [
+      'signet fetch bundle',
+      'signet fetch bundle --format pem > bundle.pem',
+      'signet fetch bundle --format spiffe --trust-domain partner.test',
+    ],
     load: async () => (await import('./fetch-bundle.ts')).fetchBundle,
   },
   watch: {
     usage: '[--count N] [options]',
     summary: 'show each X.509 update as it comes',
-    details: 'Reconnects until it is interrupted. With --output json each update is one line.\n--timeout is the longest wait for the first update.',
+    details: 'Reconnects until it is interrupted. With --output json each update is one line.',
     options: {
       ...CLIENT_OPTIONS,
       count: { type: 'string', short: 'n', value: 'N', help: 'end after N updates' },
-      timeout: { type: 'string', value: 'DURATION', help: 'give up when no update comes for this long at first; default: never' },
+      timeout: { type: 'string', value: 'DURATION', help: 'longest wait for the first update; default: for ever' },
     },
     positionals: [0, 0],
     examples: ['signet watch', "signet watch --count 2 --output json | jq -r '.svids[0].not_after'"],
@@ -64,7 +68,8 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
   validate: {
     usage: '--audience A TOKEN [options]',
     summary: 'have the agent verify a JWT-SVID',
-    details: 'TOKEN "-" is read from standard input, which keeps it out of the list of processes and of the history of the shell.',
+    details:
+      'TOKEN "-" is read from standard input, which keeps it out of the list of processes and of the history of the shell.',
     options: { audience: { type: 'string', short: 'a', value: 'A', help: 'whom the token must be for' }, ...CLIENT_OPTIONS },
     positionals: [1, 1],
     examples: ['signet validate --audience spiffe://example.org/db - < token.jwt'],

@@ -18,8 +18,8 @@ export type { Io } from './io.ts';
 export type OtherCommands = readonly (readonly [string, string])[];
 
 /**
- * Runs `signet <name> <argv…>` and returns its exit code (see exit-codes.ts). Never throws for a failure of the command: that is
- * told on standard error. `help`, `--help`, `-h` and `--version` are commands too.
+ * Runs `signet <name> <argv…>` and returns its exit code (see exit-codes.ts). Never throws for a failure of the command: that
+ * is told on standard error. `help`, `--help`, `-h` and `--version` are commands too.
  */
 export async function runCommand(name: string, argv: readonly string[], io: Io, others: OtherCommands = []): Promise<number> {
   // Timers of the clock do not hold the process, and a command that waits for its next attempt must not end silently.
@@ -48,8 +48,14 @@ async function dispatch(name: string, argv: readonly string[], io: Io, others: O
   return runOne(found.name, found.command, found.argv, io);
 }
 
+interface Found {
+  readonly name: string;
+  readonly command: Command;
+  readonly argv: readonly string[];
+}
+
 /** A command's name is one word or two: `fetch x509`. */
-function findCommand(first: string, rest: readonly string[]): { name: string; command: Command; argv: readonly string[] } | undefined {
+function findCommand(first: string, rest: readonly string[]): Found | undefined {
   const two = `${first} ${rest[0] ?? ''}`;
   if (Object.hasOwn(COMMANDS, two)) return { name: two, command: COMMANDS[two] as Command, argv: rest.slice(1) };
   return Object.hasOwn(COMMANDS, first) ? { name: first, command: COMMANDS[first] as Command, argv: rest } : undefined;
@@ -59,14 +65,18 @@ function findCommand(first: string, rest: readonly string[]): { name: string; co
 async function group(first: string, rest: readonly string[], io: Io, others: OtherCommands): Promise<ExitCode> {
   const members = Object.entries(COMMANDS).filter(([name]) => name.startsWith(`${first} `));
   const [second] = rest;
-  if (members.length > 0 && (rest.includes('--help') || rest.includes('-h'))) return showHelp(io, overview(Object.fromEntries(members), []));
+  if (members.length > 0 && (rest.includes('--help') || rest.includes('-h'))) {
+    return showHelp(io, overview(Object.fromEntries(members), []));
+  }
   if (members.length > 0 && (second === undefined || second.startsWith('-'))) {
     throw new UsageError(`"signet ${first}" needs one of: ${members.map(([name]) => name.slice(first.length + 1)).join(', ')}`);
   }
   const typed = members.length > 0 ? `${first} ${second}` : first;
-  const known = [...Object.keys(COMMANDS), ...others.map(([name]) => name), ...new Set(Object.keys(COMMANDS).map((name) => name.split(' ')[0] ?? ''))];
+  const names = Object.keys(COMMANDS);
+  const known = [...names, ...others.map(([name]) => name), ...names.map((name) => name.split(' ')[0] ?? '')];
   const near = nearest(typed, known);
-  throw new UsageError(`unknown command ${JSON.stringify(typed)}; ${near === undefined ? 'see "signet --help"' : `did you mean "signet ${near}"?`}`);
+  const advice = near === undefined ? 'see "signet --help"' : `did you mean "signet ${near}"?`;
+  throw new UsageError(`unknown command ${JSON.stringify(typed)}; ${advice}`);
 }
 
 async function runOne(name: string, command: Command, argv: readonly string[], io: Io): Promise<ExitCode> {
@@ -93,7 +103,9 @@ async function runOne(name: string, command: Command, argv: readonly string[], i
 
 function assertPositionals(name: string, { positionals: [fewest, most], usage }: Command, { positionals }: Arguments): void {
   if (positionals.length < fewest) throw new UsageError(`something is missing: signet ${name} ${usage}`);
-  if (positionals.length > most) throw new UsageError(`${JSON.stringify(positionals[most])} is one argument too many: signet ${name} ${usage}`);
+  if (positionals.length > most) {
+    throw new UsageError(`${JSON.stringify(positionals[most])} is one argument too many: signet ${name} ${usage}`);
+  }
 }
 
 function createContext(args: Arguments, io: Io, client: Context['client']): Context {

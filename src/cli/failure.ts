@@ -20,13 +20,21 @@ export async function explainFailure(error: unknown, target: string | undefined)
   if (error instanceof WorkloadApiError) return explainStatus(error, target ?? 'the endpoint');
   if (isSignetError(error, 'invalid_endpoint')) return explainEndpoint(error.message);
   if (isSignetError(error, 'invalid_svid', 'invalid_token', 'invalid_spiffe_id') && target !== undefined) {
-    return { exit: EXIT.refused, problem: `the answer of ${target} is not valid: ${error.message}`, next: 'nothing was used of it; see the log of the agent' };
+    return {
+      exit: EXIT.refused,
+      problem: `the answer of ${target} is not valid: ${error.message}`,
+      next: 'nothing was used of it; see the log of the agent',
+    };
   }
   return { exit: EXIT.refused, problem: messageOf(error), next: undefined };
 }
 
 function explainEndpoint(problem: string): Failure {
-  return { exit: EXIT.usage, problem, next: 'name the agent\'s socket: --socket /run/signet/public/api.sock, or set SPIFFE_ENDPOINT_SOCKET' };
+  return {
+    exit: EXIT.usage,
+    problem,
+    next: 'name the agent\'s socket: --socket /run/signet/public/api.sock, or set SPIFFE_ENDPOINT_SOCKET',
+  };
 }
 
 async function explainStatus(error: WorkloadApiError, target: string): Promise<Failure> {
@@ -34,15 +42,27 @@ async function explainStatus(error: WorkloadApiError, target: string): Promise<F
     case 'no_identity':
       return noIdentity(error.message, target);
     case 'timed_out':
-      return { exit: EXIT.unreachable, problem: `${target} did not answer in time`, next: 'allow more with --timeout 30s, or see whether the agent is stuck' };
+      return {
+        exit: EXIT.unreachable,
+        problem: `${target} did not answer in time`,
+        next: 'allow more with --timeout 30s, or see whether the agent is stuck',
+      };
     case 'unavailable':
       return explainUnavailable(error, target);
     case 'unimplemented':
-      return { exit: EXIT.refused, problem: `${target} does not have this function`, next: 'the profile may be off there, or it is no Workload API' };
+      return {
+        exit: EXIT.refused,
+        problem: `${target} does not have this function`,
+        next: 'the profile may be off there, or it is no Workload API',
+      };
     case 'invalid_argument':
       return { exit: EXIT.refused, problem: `the agent refused the request: ${error.message}`, next: undefined };
     default:
-      return { exit: EXIT.refused, problem: `the call failed with gRPC status ${error.status}: ${error.message}`, next: undefined };
+      return {
+        exit: EXIT.refused,
+        problem: `the call failed with gRPC status ${error.status}: ${error.message}`,
+        next: undefined,
+      };
   }
 }
 
@@ -65,13 +85,19 @@ async function explainUnavailable(error: WorkloadApiError, target: string): Prom
 function notServing(error: WorkloadApiError, target: string): [string, string] {
   // grpc-js wraps the system's own words in two sentences of its own.
   const [, words = error.message] = /Last error: (?:Error: )?(.*?)\.? Resolution note:/.exec(error.message) ?? [];
-  return [`${target} cannot be reached or does not serve now: ${words}`, 'is the agent running and ready? "signet healthcheck" tells'];
+  return [
+    `${target} cannot be reached or does not serve now: ${words}`,
+    'is the agent running and ready? "signet healthcheck" tells',
+  ];
 }
 
 function explainSocket(path: string, code: string): [string, string] {
   switch (code) {
     case 'ENOENT':
-      return [`there is no socket at ${path}`, 'is the agent running? If it serves elsewhere, name its socket with --socket or SPIFFE_ENDPOINT_SOCKET'];
+      return [
+        `there is no socket at ${path}`,
+        'is the agent running? If it serves elsewhere, name its socket with --socket or SPIFFE_ENDPOINT_SOCKET',
+      ];
     case 'ECONNREFUSED':
     case 'ENOTSOCK':
       return isSocket(path)

@@ -17,7 +17,9 @@ const FORMATS = ['pem', 'jwks', 'spiffe'] as const;
 export async function fetchBundle({ args, io, paint, print, client }: Context): Promise<ExitCode> {
   const json = args.json;
   const format = args.choice('format', FORMATS);
-  if (json && format !== undefined) throw new UsageError('--format and --output json exclude each other: a format is a document already');
+  if (json && format !== undefined) {
+    throw new UsageError('--format and --output json exclude each other: a format is a document already');
+  }
   const wanted = parseWanted(args.text('trust-domain'));
   const api = await client();
   const x509 = await api.fetchX509Bundles({ signal: io.signal });
@@ -80,7 +82,8 @@ function chooseAll(x509: X509BundleContext, jwt: JwtBundles, wanted: TrustDomain
 }
 
 function unknownTrustDomain(wanted: TrustDomain | undefined, known: Iterable<TrustDomain>): CommandError {
-  return new CommandError(`the agent has no bundle of ${wanted ?? 'the own trust domain'}`, `it has those of ${[...known].join(', ')}`);
+  const problem = `the agent has no bundle of ${wanted ?? 'the own trust domain'}`;
+  return new CommandError(problem, `it has those of ${[...known].join(', ')}`);
 }
 
 function pemDocument({ bundles }: X509BundleContext, trustDomain: TrustDomain): string {
@@ -114,12 +117,20 @@ function viewAll(x509: X509BundleContext, jwt: JwtBundles, trustDomains: readonl
   };
 }
 
-function describeAll(x509: X509BundleContext, jwt: JwtBundles, trustDomains: readonly TrustDomain[], nowMs: number, paint: Paint): string {
+function describeAll(
+  x509: X509BundleContext,
+  jwt: JwtBundles,
+  trustDomains: readonly TrustDomain[],
+  nowMs: number,
+  paint: Paint,
+): string {
   return trustDomains
     .map((trustDomain) => {
       const authorities = describeBundles(new Map([[trustDomain, x509.bundles.get(trustDomain) ?? []]]), nowMs, paint);
-      const rows = authoritiesOf(jwt, trustDomain).map(({ kid, jwk }) => [printable(kid), [jwk['kty'], jwk['crv']].join(' ').trim()]);
-      return `${authorities}\n${paint('bold', `JWT keys of ${trustDomain}`)}\n${rows.length === 0 ? '  none\n' : table(['KEY ID', 'TYPE'], rows, paint)}`;
+      const keys = authoritiesOf(jwt, trustDomain);
+      const rows = keys.map(({ kid, jwk }) => [printable(kid), [jwk['kty'], jwk['crv']].join(' ').trim()]);
+      const list = rows.length === 0 ? '  none\n' : table(['KEY ID', 'TYPE'], rows, paint);
+      return `${authorities}\n${paint('bold', `JWT keys of ${trustDomain}`)}\n${list}`;
     })
     .join('\n');
 }

@@ -11,11 +11,14 @@ import { UsageError } from './usage-error.ts';
 export async function fetchJwt({ args, io, paint, print, client }: Context): Promise<ExitCode> {
   const json = args.json;
   const audience = args.texts('audience');
-  if (audience.length === 0) throw new UsageError('--audience is missing: name whom the token is for, for example --audience spiffe://example.org/db');
+  if (audience.length === 0) {
+    throw new UsageError('--audience is missing: name whom the token is for, for example --audience spiffe://example.org/db');
+  }
   const id = parseId(args.text('id'));
   const svids = await (await client()).fetchJwtSvids({ audience, id }, { signal: io.signal });
   const nowMs = io.now();
-  await print(json ? jsonDocument({ svids: svids.map(viewJwt) }) : svids.map((svid) => describeJwt(svid, nowMs, paint)).join('\n'));
+  const people = (): string => svids.map((svid) => describeJwt(svid, nowMs, paint)).join('\n');
+  await print(json ? jsonDocument({ svids: svids.map(viewJwt) }) : people());
   return EXIT.ok;
 }
 
@@ -28,7 +31,8 @@ function parseId(text: string | undefined): SpiffeId | undefined {
 }
 
 function viewJwt(svid: JwtIdentity): object {
-  return { spiffe_id: svid.id, hint: svid.hint, expires_at: isoTime(svid.expiresAt), ...viewToken(svid.token), token: svid.token };
+  const { id, hint, expiresAt, token } = svid;
+  return { spiffe_id: id, hint, expires_at: isoTime(expiresAt), ...viewToken(token), token };
 }
 
 function describeJwt(svid: JwtIdentity, nowMs: number, paint: Paint): string {

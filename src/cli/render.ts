@@ -18,7 +18,7 @@ export function printable(text: string): string {
 
 export type Row = readonly [label: string, ...values: string[]];
 
-/** Lines of `label  value`, the values aligned; further values of a row stand below its first. Rows without a value are left out. */
+/** Lines of `label  value`, the values aligned; further values of a row stand below its first. Rows without one are left out. */
 export function fields(rows: readonly Row[], paint: Paint, indent = '  '): string {
   const shown = rows.filter(([, ...values]) => values.length > 0);
   const width = Math.max(0, ...shown.map(([label]) => label.length));
@@ -31,9 +31,13 @@ export function fields(rows: readonly Row[], paint: Paint, indent = '  '): strin
 
 /** Columns under headings, each as wide as its widest cell. */
 export function table(headings: readonly string[], rows: readonly (readonly string[])[], paint: Paint, indent = '  '): string {
-  const widths = headings.map((heading, column) => Math.max(heading.length, ...rows.map((row) => visibleLength(row[column] ?? ''))));
-  const line = (cells: readonly string[]): string =>
-    `${indent}${cells.map((cell, column) => cell + ' '.repeat((widths[column] ?? 0) - visibleLength(cell))).join('  ')}`.trimEnd();
+  const widths = headings.map((heading, column) => {
+    return Math.max(heading.length, ...rows.map((row) => visibleLength(row[column] ?? '')));
+  });
+  const line = (cells: readonly string[]): string => {
+    const padded = cells.map((cell, column) => cell + ' '.repeat((widths[column] ?? 0) - visibleLength(cell)));
+    return `${indent}${padded.join('  ')}`.trimEnd();
+  };
   return [paint('dim', line(headings)), ...rows.map(line)].map((text) => `${text}\n`).join('');
 }
 

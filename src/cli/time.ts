@@ -22,7 +22,8 @@ export function parseDuration(text: string, option: string): number {
   const parts = DURATION.test(text) ? [...text.matchAll(/([0-9]+)([a-z]+)/g)] : [];
   const ms = parts.reduce((sum, [, amount, unit = '']) => sum + Number(amount) * (UNIT_MS[unit] ?? 0), 0);
   if (ms < 1 || ms > LONGEST_MS) {
-    throw new UsageError(`${option} is ${JSON.stringify(text)}; allowed is a number with its unit, up to 24h: 500ms, 5s, 1m30s, 2h`);
+    const allowed = 'a number with its unit, up to 24h: 500ms, 5s, 1m30s, 2h';
+    throw new UsageError(`${option} is ${JSON.stringify(text)}; allowed is ${allowed}`);
   }
   return ms;
 }

@@ -19,7 +19,8 @@ export async function validate({ args, io, paint, print, client }: Context): Pro
   const api = await client();
   const { id, claims } = await api.validateJwtSvid({ audience, token }, { signal: io.signal }).catch((error: unknown) => {
     if (!(error instanceof WorkloadApiError && error.code === 'invalid_argument')) throw error;
-    throw new CommandError(`the token is not valid: ${error.message}`, 'get a fresh one for this audience from whoever presented it', { cause: error });
+    const next = 'get a fresh one for this audience from whoever presented it';
+    throw new CommandError(`the token is not valid: ${error.message}`, next, { cause: error });
   });
   const people = (): string =>
     `${paint('bold', 'Valid')} for ${paint('green', id)}\n${fields(claimRows(claims, io.now()), paint)}`;

@@ -47,6 +47,8 @@ function describeUpdate(number: number, update: Update, { io, paint }: Context):
 }
 
 function describeTrouble(error: Error, retryMs: number | undefined): string {
-  const what = error instanceof WorkloadApiError && error.code === 'no_identity' ? `no identity yet (${error.message})` : error.message;
-  return retryMs === undefined ? `an update was not valid and is ignored: ${what}` : `${what}; next attempt in ${(retryMs / 1000).toFixed(1)} s`;
+  if (retryMs === undefined) return `an update was not valid and is ignored: ${error.message}`;
+  const noIdentity = error instanceof WorkloadApiError && error.code === 'no_identity';
+  const what = noIdentity ? `no identity now (${error.message})` : error.message;
+  return `${what}; next attempt in ${(retryMs / 1_000).toFixed(1)} s`;
 }

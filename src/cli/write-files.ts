@@ -37,33 +37,47 @@ export function filesOf({ identities, bundles }: X509Context): NewFile[] {
       { name: `svid.${index}.key`, text: toPem('PRIVATE KEY', identity.privateKey), mode: KEY_MODE },
       { name: `svid.${index}.pem`, text: pemOf(identity.chain), mode: PUBLIC_MODE },
       { name: `bundle.${index}.pem`, text: pemOf(bundles.get(own) ?? []), mode: PUBLIC_MODE },
-      ...federated.map(([, der], other) => ({ name: `federated_bundle.${index}.${other}.pem`, text: pemOf(der), mode: PUBLIC_MODE })),
+      ...federated.map(([, der], other) => {
+        return { name: `federated_bundle.${index}.${other}.pem`, text: pemOf(der), mode: PUBLIC_MODE };
+      }),
     ];
   });
 }
 
 /**
  * Replaces the files of `directory` as a set. Each plain name is a link through `..data` into a directory of one generation, and
- * `..data` is swapped by one rename: a reader never meets a key beside the certificate of another generation, and neither an error
- * (disk full) nor a kill leaves half a set. Names of an earlier, larger set are removed. Other files are left alone. Where plain
- * files of these names stand, made by another program, they are replaced one after the other.
+ * `..data` is swapped by one rename: at each moment all names lead into one generation, and neither an error (disk full) nor a
+ * kill leaves half a set. A reader that opens two files just as the swap happens can still hold one of each generation, as with
+ * the kubelet's volumes. Names of an earlier, larger set are removed; other files are left alone. Where plain files of these
+ * names stand, made by another program, they are replaced one after the other.
  *
- * @throws CommandError; `directory` then holds what it held before.
+ * @throws CommandError that says whether the old files or the new ones are in place.
  */
 export async function writeSet(directory: string, files: readonly NewFile[], nowMs: number): Promise<void> {
+  let standing = 'the files that were there are unchanged';
   try {
     await mkdir(directory, { recursive: true, mode: 0o755 });
     await refuseDirectories(directory, files);
     const previous = await currentGeneration(directory);
-    await switchTo(directory, files);
+    const links = await switchTo(directory, files);
+    standing = 'the new files are in place, but not all of the old ones could be replaced or removed';
+    for (const { name, aside } of links) await rename(aside, join(directory, name));
+    await syncDirectory(directory);
     await removeStale(directory, files, previous, nowMs);
   } catch (error) {
     if (error instanceof CommandError) throw error;
-    throw new CommandError(`cannot write to ${directory}: ${messageOf(error)}`, 'the files that were there are unchanged', { cause: error });
+    throw new CommandError(`cannot write to ${directory}: ${messageOf(error)}`, standing, { cause: error });
   }
 }
 
-async function switchTo(directory: string, files: readonly NewFile[]): Promise<void> {
+/** A link that waits beside the plain name it is to have. */
+interface Link {
+  readonly name: string;
+  readonly aside: string;
+}
+
+/** Makes all that needs room on the disk, then swaps `..data`. On an error before the swap nothing is left of the attempt. */
+async function switchTo(directory: string, files: readonly NewFile[]): Promise<Link[]> {
   const suffix = randomUUID();
   const links = files.map(({ name }) => ({ name, aside: join(directory, `${LINK}${name}-${suffix}`) }));
   const next = join(directory, `${LINK}data-${suffix}`);
@@ -79,8 +93,7 @@ async function switchTo(directory: string, files: readonly NewFile[]): Promise<v
     }
     throw error;
   }
-  for (const { name, aside } of links) await rename(aside, join(directory, name));
-  await syncDirectory(directory);
+  return links;
 }
 
 /** @returns the path of the new directory, complete and on disk. */
@@ -105,14 +118,20 @@ async function writeFile(path: string, text: string, mode: number): Promise<void
   await file.sync();
 }
 
-async function removeStale(directory: string, files: readonly NewFile[], previous: string | undefined, nowMs: number): Promise<void> {
+async function removeStale(
+  directory: string,
+  files: readonly NewFile[],
+  previous: string | undefined,
+  nowMs: number,
+): Promise<void> {
   const kept = new Set(files.map(({ name }) => name));
   const current = await currentGeneration(directory);
   for (const name of await readdir(directory)) {
     const path = join(directory, name);
     const stale = OUR_NAME.test(name) && !kept.has(name) && (await isOurLink(path, name));
     const replaced = name === previous && name !== current;
-    const abandoned = (name.startsWith(GENERATION) || name.startsWith(LINK)) && name !== current && (await ageMs(path, nowMs)) > ABANDONED_MS;
+    const aside = (name.startsWith(GENERATION) || name.startsWith(LINK)) && name !== current;
+    const abandoned = aside && (await ageMs(path, nowMs)) > ABANDONED_MS;
     if (stale || replaced || abandoned) await rm(path, { recursive: true, force: true });
   }
 }

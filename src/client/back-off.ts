@@ -1,6 +1,6 @@
 const FIRST_MS = 100;
 const LONGEST_MS = 30_000;
-/** "No identity" is an answer, not a fault: ask again less eagerly at first, and never so seldom that a new entry goes unnoticed. */
+/** "No identity" is an answer, not a fault: ask less eagerly at first, and never so seldom that a new entry goes unnoticed. */
 const NO_IDENTITY_FIRST_MS = 1_000;
 const NO_IDENTITY_LONGEST_MS = 10_000;
 const JITTER = 0.2;

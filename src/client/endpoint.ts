@@ -37,7 +37,9 @@ export function resolveEndpoint(explicit: string | undefined, env: Readonly<Reco
   if (explicit !== undefined) return parseEndpoint(explicit);
   const fromEnv = env[ENDPOINT_VARIABLE];
   if (fromEnv === undefined || fromEnv === '') {
-    throw new SignetError('invalid_endpoint', `no endpoint: give one explicitly, or set ${ENDPOINT_VARIABLE} (for example unix:///run/signet/public/api.sock)`);
+    const example = 'unix:///run/signet/public/api.sock';
+    const ways = `give one explicitly, or set ${ENDPOINT_VARIABLE} (for example ${example})`;
+    throw new SignetError('invalid_endpoint', `no endpoint: ${ways}`);
   }
   try {
     return parseEndpoint(fromEnv);
@@ -58,7 +60,7 @@ function parseUnix(uri: string, rest: string): string {
   if (authority !== undefined && authority !== '') {
     throw invalid(uri, `"${authority}" stands where a host would; ${UNIX_ALLOWED} (three slashes)`);
   }
-  if (path === undefined || !path.startsWith('/') || path === '/') throw invalid(uri, `its path is not absolute; ${UNIX_ALLOWED}`);
+  if (path === undefined || !/^\/./.test(path)) throw invalid(uri, `its path is not absolute; ${UNIX_ALLOWED}`);
   return `unix://${decodePath(uri, path)}`;
 }
 

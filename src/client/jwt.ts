@@ -32,7 +32,9 @@ export function parseJwtSvid(spiffeId: string, token: string, audience: readonly
   if (sub !== spiffeId) throw new SignetError('invalid_token', `the token for ${spiffeId} has another subject`);
   const audiences = typeof aud === 'string' ? [aud] : Array.isArray(aud) ? aud : [];
   const missing = audience.find((name) => !audiences.includes(name));
-  if (missing !== undefined) throw new SignetError('invalid_token', `the token for ${spiffeId} lacks the audience ${JSON.stringify(missing)}`);
+  if (missing !== undefined) {
+    throw new SignetError('invalid_token', `the token for ${spiffeId} lacks the audience ${JSON.stringify(missing)}`);
+  }
   if (typeof exp !== 'number') throw new SignetError('invalid_token', `the token for ${spiffeId} has no expiry`);
   const issuedAt = typeof iat === 'number' ? iat * 1000 : 0;
   return withHidden({ id: parseSpiffeId(spiffeId), issuedAt, expiresAt: exp * 1000 }, 'token', token);
@@ -50,6 +52,8 @@ function decodePart(segment: string, what: string): JsonObject {
   } catch {
     throw new SignetError('invalid_token', `its ${what} is not JSON`);
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new SignetError('invalid_token', `its ${what} is not a JSON object`);
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new SignetError('invalid_token', `its ${what} is not a JSON object`);
+  }
   return value as JsonObject;
 }

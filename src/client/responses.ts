@@ -100,7 +100,9 @@ export function parseValidated(response: ValidateJwtSvidResponse): ValidatedJwt 
 function parseIdentity(message: X509SvidMessage): X509Identity {
   const { id, chain, leaf } = parseChain(message.x509_svid, message.spiffe_id);
   const key = parseKey(message.x509_svid_key, id);
-  if (!leaf.checkPrivateKey(key)) throw new SignetError('invalid_svid', `the private key of ${id} does not belong to its certificate`);
+  if (!leaf.checkPrivateKey(key)) {
+    throw new SignetError('invalid_svid', `the private key of ${id} does not belong to its certificate`);
+  }
   const shown = { id, chain, serial: leaf.serialNumber, hint: message.hint };
   const times = { notBefore: leaf.validFromDate.getTime(), notAfter: leaf.validToDate.getTime() };
   return withHidden({ ...shown, ...times }, 'privateKey', message.x509_svid_key);

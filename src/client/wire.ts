@@ -10,11 +10,14 @@ export interface CallLimits {
   readonly deadline?: number | undefined;
 }
 
+type Request<M extends keyof WorkloadApi> = WorkloadApi[M]['request'];
+type Response<M extends keyof WorkloadApi> = WorkloadApi[M]['response'];
+
 /** The calls of the Workload API on one endpoint, as messages. */
 export interface Wire {
-  unary<M extends UnaryMethod>(method: M, request: WorkloadApi[M]['request'], limits: CallLimits): Promise<WorkloadApi[M]['response']>;
+  unary<M extends UnaryMethod>(method: M, request: Request<M>, limits: CallLimits): Promise<Response<M>>;
   /** One call on a connection of its own. Ends when the server ends it with OK. */
-  stream<M extends StreamMethod>(method: M, request: WorkloadApi[M]['request'], limits: CallLimits): AsyncGenerator<WorkloadApi[M]['response']>;
+  stream<M extends StreamMethod>(method: M, request: Request<M>, limits: CallLimits): AsyncGenerator<Response<M>>;
   /** The status that `grpc.health.v1.Health/Check` gives for the whole server, as its number: 1 is SERVING. */
   healthStatus(limits: CallLimits): Promise<number>;
   close(): void;
@@ -44,13 +47,13 @@ export async function openWire(target: string): Promise<Wire> {
   };
   let shared: Client | undefined;
 
-  const unary = <Request, Response>(
+  const unary = <Sent, Received>(
     path: string,
-    encode: (request: Request) => Buffer,
-    decode: (bytes: Buffer) => Response,
-    request: Request,
+    encode: (request: Sent) => Buffer,
+    decode: (bytes: Buffer) => Received,
+    request: Sent,
     limits: CallLimits,
-  ): Promise<Response> =>
+  ): Promise<Received> =>
     new Promise((resolve, reject) => {
       limits.signal?.throwIfAborted();
       shared ??= connect();
@@ -67,21 +70,21 @@ export async function openWire(target: string): Promise<Wire> {
 
   return {
     unary: (method, request, limits) => {
-      const definition = methods[method];
-      return unary(definition.path, definition.requestSerialize, decoder<WorkloadApi[typeof method]['response']>(definition), request, limits);
+      const { path, requestSerialize } = methods[method];
+      return unary(path, requestSerialize, decoder<Response<typeof method>>(methods[method]), request, limits);
     },
     async *stream(method, request, limits) {
       limits.signal?.throwIfAborted();
-      const definition = methods[method];
+      const { path, requestSerialize } = methods[method];
       const client = connect();
-      const decode = decoder<WorkloadApi[typeof method]['response']>(definition);
-      const call = client.makeServerStreamRequest(definition.path, definition.requestSerialize, decode, request, header(), callOptions(limits));
+      const decode = decoder<Response<typeof method>>(methods[method]);
+      const call = client.makeServerStreamRequest(path, requestSerialize, decode, request, header(), callOptions(limits));
       // A call that is cancelled after the last read still reports it.
       call.on('error', () => undefined);
       const cancel = (): void => call.cancel();
       limits.signal?.addEventListener('abort', cancel, { once: true });
       try {
-        for await (const message of call) yield message as WorkloadApi[typeof method]['response'];
+        for await (const message of call) yield message as Response<typeof method>;
       } catch (error) {
         limits.signal?.throwIfAborted();
         throw toWorkloadApiError(error);
@@ -114,8 +117,8 @@ async function readMethods(): Promise<Methods> {
 }
 
 /** The one place where the loaded definition's `object` becomes a message: proto-loader fills in every field. */
-function decoder<Response>(definition: MethodDefinition<object, object>): (bytes: Buffer) => Response {
-  return (bytes) => definition.responseDeserialize(bytes) as Response;
+function decoder<Received>(definition: MethodDefinition<object, object>): (bytes: Buffer) => Received {
+  return (bytes) => definition.responseDeserialize(bytes) as Received;
 }
 
 function callOptions(limits: CallLimits): CallOptions {

@@ -27,10 +27,17 @@ export interface CallSettings {
 
 export interface WatchSettings extends CallSettings {
   /**
-   * Told of everything that interrupts the watch without ending it: a lost connection, PermissionDenied, a malformed update (which
-   * is dropped; the state before it stays). `retryMs` is when the next attempt is made, undefined when the stream goes on.
+   * Told of everything that interrupts the watch without ending it: a lost connection, PermissionDenied, a malformed update
+   * (which is dropped; the state before it stays). `retryMs` is when the next attempt is made, undefined when the stream goes on.
    */
   readonly onTrouble?: (error: Error, retryMs: number | undefined) => void;
+}
+
+export interface JwtSvidQuery {
+  /** At least one. */
+  readonly audience: readonly string[];
+  /** Default: all identities of the caller. */
+  readonly id?: SpiffeId | undefined;
 }
 
 const TIMEOUT_MS = 10_000;
@@ -44,13 +51,21 @@ interface Subject<M extends StreamMethod, T> {
   readonly nothing: T;
 }
 
-const X509_CONTEXT: Subject<'FetchX509SVID', X509Context> = { method: 'FetchX509SVID', parse: parseX509Context, nothing: NOTHING };
+const X509_CONTEXT: Subject<'FetchX509SVID', X509Context> = {
+  method: 'FetchX509SVID',
+  parse: parseX509Context,
+  nothing: NOTHING,
+};
 const X509_BUNDLES: Subject<'FetchX509Bundles', X509BundleContext> = {
   method: 'FetchX509Bundles',
   parse: parseX509Bundles,
   nothing: NO_X509_BUNDLES,
 };
-const JWT_BUNDLES: Subject<'FetchJWTBundles', JwtBundles> = { method: 'FetchJWTBundles', parse: parseJwtBundles, nothing: new Map() };
+const JWT_BUNDLES: Subject<'FetchJWTBundles', JwtBundles> = {
+  method: 'FetchJWTBundles',
+  parse: parseJwtBundles,
+  nothing: new Map(),
+};
 
 /**
  * A client of the SPIFFE Workload API.
@@ -107,7 +122,7 @@ export class WorkloadApiClient {
   }
 
   /** One JWT-SVID for each identity of the caller, or only for `id`. The first is the default identity's. */
-  async fetchJwtSvids(request: { audience: readonly string[]; id?: SpiffeId | undefined }, settings: CallSettings = {}): Promise<JwtIdentity[]> {
+  async fetchJwtSvids(request: JwtSvidQuery, settings: CallSettings = {}): Promise<JwtIdentity[]> {
     const message = { audience: request.audience, spiffe_id: request.id ?? '' };
     const wire = await this.#open();
     return parseJwtSvids(await wire.unary('FetchJWTSVID', message, this.#limits(settings)), request.audience);

@@ -46,6 +46,6 @@ function statusOf(error: unknown): number | undefined {
 }
 
 function textOf(error: unknown): string {
-  if (error instanceof Error && 'details' in error && typeof error.details === 'string' && error.details !== '') return error.details;
-  return error instanceof Error ? error.message : String(error);
+  if (!(error instanceof Error)) return String(error);
+  return 'details' in error && typeof error.details === 'string' && error.details !== '' ? error.details : error.message;
 }

@@ -18,15 +18,22 @@ const NARROWING = new Set(['unix:path', 'unix:sha256']);
  */
 export function parseSelector(text: string): Selector {
   const [type = '', key = '', ...rest] = text.split(':');
-  const keys = SELECTOR_KEYS[type];
+  const keys = Object.hasOwn(SELECTOR_KEYS, type) ? SELECTOR_KEYS[type] : undefined;
   if (keys === undefined) throw invalid(text, `the type is one of ${Object.keys(SELECTOR_KEYS).join(', ')}`);
   if (!keys.includes(key)) throw invalid(text, `a ${type} selector is one of ${keys.map((name) => `${type}:${name}:…`).join(', ')}`);
   const value = rest.join(':');
   if (value === '') throw invalid(text, 'it has no value');
-  if (/(?:^|_)[ug]id$/.test(key) && !/^(?:0|[1-9][0-9]{0,9})$/.test(value)) throw invalid(text, 'its value is a decimal number');
+  if (/(?:^|_)[ug]id$/.test(key) && !isId(value)) throw invalid(text, `its value is a decimal number of at most ${LARGEST_ID}`);
   if (key === 'sha256' && !/^[0-9a-f]{64}$/.test(value)) throw invalid(text, 'its value is 64 hexadecimal digits in lower case');
   if (key === 'path' && !value.startsWith('/')) throw invalid(text, 'its value is an absolute path');
   return text;
+}
+
+/** The largest user or group ID; one more stands for none. */
+const LARGEST_ID = 2 ** 32 - 2;
+
+function isId(value: string): boolean {
+  return /^(?:0|[1-9][0-9]{0,9})$/.test(value) && Number(value) <= LARGEST_ID;
 }
 
 /** True for a selector that may only be used next to one that the kernel vouches for. */

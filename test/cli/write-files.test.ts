@@ -1,4 +1,6 @@
-import { lstat, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import {
+  lstat, mkdir, mkdtemp, readdir, readFile, readlink, realpath, rm, stat, symlink, utimes, writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
@@ -103,22 +105,19 @@ test('a link that leads elsewhere is not followed when the old generation is rem
   t.deepEqual(await readdir(outside), ['kept']);
 });
 
-test('a reader never sees the key of one set beside the certificate of another within one generation', async (t) => {
+test('one rename exchanges all names: each leads through ..data into the same generation', async (t) => {
   const directory = await temporary(t);
-  await writeSet(directory, fileSet('0'), Date.now());
-  let writing = true;
-  const writes = (async () => {
-    for (let round = 1; round <= 20; round++) await writeSet(directory, fileSet(String(round)), Date.now());
-    writing = false;
-  })();
-  let reads = 0;
-  while (writing) {
-    for (const [name, kind] of [['svid.0.key', 'key'], ['svid.0.pem', 'certificate']] as const) {
-      t.regex(await readFile(join(directory, name), 'utf8'), new RegExp(`^${kind} \\d+$`));
+  const generations = new Set<string>();
+  for (let round = 1; round <= 5; round++) {
+    await writeSet(directory, fileSet(String(round), 2), Date.now());
+    const current = await realpath(join(directory, '..data'));
+    generations.add(current);
+    for (const { name, text } of fileSet(String(round), 2)) {
+      t.is(await readlink(join(directory, name)), join('..data', name));
+      t.is(await realpath(join(directory, name)), join(current, name));
+      t.is(await readFile(join(directory, name), 'utf8'), text);
     }
-    reads += 1;
+    t.is(await entries(directory), 6 + 2);
   }
-  await writes;
-  t.true(reads > 0);
-  t.is(await entries(directory), 3 + 2);
+  t.is(generations.size, 5);
 });

@@ -3,7 +3,7 @@ import { isNarrowing, parseSelector } from '../../src/spiffe/selector.ts';
 
 for (const text of [
   'unix:uid:0',
-  'unix:gid:4294967295',
+  'unix:gid:4294967294',
   'unix:user:web',
   'unix:group:web',
   'unix:supplementary_gid:27',
@@ -25,6 +25,8 @@ for (const [text, why] of [
   ['unix:uid:web', /decimal number/],
   ['unix:uid:01', /decimal number/],
   ['unix:uid:-1', /decimal number/],
+  ['unix:uid:4294967295', /decimal number of at most 4294967294/],
+  ['constructor:x:y', /the type is one of unix/],
   ['unix:supplementary_gid:x', /decimal number/],
   ['unix:path:bin/a', /absolute path/],
   ['unix:sha256:ABC', /64 hexadecimal digits/],
