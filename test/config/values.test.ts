@@ -344,7 +344,7 @@ refusesEntry(
   entry('', '["unix:uid:root"]'),
   '.selectors[0]',
   '"unix:uid:root"',
-  `${SELECTOR}: its value is a decimal number`,
+  `${SELECTOR}: its value is a decimal number of at most 4294967294`,
 );
 refusesEntry(
   'an x509Ttl without a unit is refused',

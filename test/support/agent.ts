@@ -56,7 +56,10 @@ export async function startTestAgent(options: TestAgentOptions = {}): Promise<Te
     directory,
     lines,
     stop: async () => {
+      // The clock's timers hold no process, and an agent that leaves may have nothing else.
+      const hold = setInterval(() => undefined, 2 ** 30);
       await agent.stop();
+      clearInterval(hold);
       if (options.directory === undefined) rmSync(directory, { recursive: true, force: true });
     },
   };

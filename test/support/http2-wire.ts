@@ -195,7 +195,7 @@ export class WireClient {
   }
 
   static async connect(path: string): Promise<WireClient> {
-    const socket = net.connect({ path, allowHalfOpen: true });
+    const socket = net.connect(path);
     await once(socket, 'connect');
     return new WireClient(socket);
   }
