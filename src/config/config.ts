@@ -90,7 +90,10 @@ export interface Limits {
   readonly preludeTimeoutMs: number;
   /** From HEADERS to the complete request. 10ms to 5m, default 10s: requests are small, and a slow one holds a call. */
   readonly requestTimeoutMs: number;
-  /** How long a reader may leave an update unread. 10ms to 1h, default 60s: long enough for a paused debugger or a swap storm. */
+  /**
+   * From the headers of a unary call until its answer is read; then its connection is closed. 10ms to 1h, default 60s: long enough for
+   * a paused debugger or a swap storm. A stream that is not read costs one message and may stay.
+   */
   readonly stalledTimeoutMs: number;
   /** How long a call waits for an agent that is starting. 0s to 5m, default 10s: spares clients a round of back-off. */
   readonly readyTimeoutMs: number;

@@ -13,6 +13,7 @@ import { parseSpiffeId } from '../spiffe/id.ts';
 import type { JwtSvid } from '../spiffe/svid.ts';
 import { validateJwt } from '../trust/jwt-validation.ts';
 import type { TrustStore } from '../trust/trust-store.ts';
+import { FeedSwitch } from './feed-switch.ts';
 import { BundleFeeds, withDistinctHints, X509SvidFeeds, type Feed } from './feeds.ts';
 import { Gate } from './gate.ts';
 import { encodeJwtBundles, encodeJwtSvids, encodeValidation, encodeX509Bundles } from './messages.ts';
@@ -261,46 +262,6 @@ export class WorkloadApi {
       pid: caller.pid,
       ...(cause === undefined ? {} : { detail: messageOf(cause) }),
     });
-  }
-}
-
-/** The feed that a stream reads, and the one that takes its place as soon as it has something to say. */
-class FeedSwitch {
-  readonly #stream: StateStream;
-  readonly #open: (entries: readonly Entry[], onChange: () => void) => Feed;
-  #current: Feed | undefined;
-  #next: Feed | undefined;
-  #isClosed = false;
-
-  constructor(stream: StateStream, open: (entries: readonly Entry[], onChange: () => void) => Feed) {
-    this.#stream = stream;
-    this.#open = open;
-  }
-
-  turnTo(entries: readonly Entry[]): void {
-    if (this.#isClosed) return;
-    this.#next?.close();
-    this.#next = this.#open(entries, () => this.#read());
-    this.#read();
-  }
-
-  close(): void {
-    this.#isClosed = true;
-    this.#current?.close();
-    this.#next?.close();
-    this.#current = undefined;
-    this.#next = undefined;
-  }
-
-  #read(): void {
-    const state = this.#next?.latest();
-    if (state !== undefined) {
-      this.#current?.close();
-      this.#current = this.#next;
-      this.#next = undefined;
-    }
-    const newest = state ?? this.#current?.latest();
-    if (newest !== undefined) this.#stream.offer(newest);
   }
 }
 
