@@ -64,9 +64,7 @@ async function run(phase: Phase, into: Results): Promise<void> {
     fail(into, phase.name, `no test ended for ${SILENCE_MS / 60_000} minutes; those that hang are among: ${unheard(phase, into).join(', ')}`);
     child.kill('SIGKILL');
   }, SILENCE_MS);
-  // A single file is not named in AVA's titles.
-  const [only = ''] = phase.files;
-  const prefix = phase.files.length === 1 ? `${only.replace(/^.*test\//, '').replace(/\.test\.ts$/, '').replaceAll('/', ' › ')} › ` : '';
+  const prefix = unnamed(phase.files);
   await read(child.stdout, into, prefix, () => void quiet.refresh());
   const code = await exited;
   clearTimeout(quiet);
@@ -107,6 +105,14 @@ function fail(into: Results, room: string, title: string): void {
   into.failed.push(title);
   tallyOf(into, room).failed += 1;
   console.log(`   FAILED  ${title}`);
+}
+
+/** What AVA leaves out of its titles: the folder that all files share, or the whole name of a single one. */
+function unnamed(files: readonly string[]): string {
+  const names = files.map((file) => file.replace(/^.*?\btest\//, '').replace(/\.test\.ts$/, '').split('/'));
+  const [first = []] = names;
+  const shared = names.length === 1 ? first : first.filter((part, at) => names.every((name) => name.length > at + 1 && name[at] === part));
+  return shared.map((part) => `${part} › `).join('');
 }
 
 /** Files of which no result has come. */
