@@ -37,8 +37,9 @@ export function hasPlainAuthority(fields: readonly HeaderField[]): boolean {
 
 /** `host` may go only where its going hides no mistake: once, and after the last pseudo-header (RFC 9113 §8.3). */
 function mayDropHost(fields: readonly HeaderField[]): boolean {
-  const at = fields.findIndex((field) => field.name === 'host');
-  return at === fields.findLastIndex((field) => field.name === 'host') && at > fields.findLastIndex((field) => field.name.startsWith(':'));
+  const first = fields.findIndex((field) => field.name === 'host');
+  const last = fields.findLastIndex((field) => field.name === 'host');
+  return first === last && first > fields.findLastIndex((field) => field.name.startsWith(':'));
 }
 
 /**

@@ -33,7 +33,7 @@ export const STATIC_TABLE: readonly HeaderField[] = [
   return { name, value, sensitive: false };
 });
 
-/** RFC 7541 Appendix B: the length in bits of each octet's code, and at 256 that of EOS. The code is canonical: the rest follows. */
+/** RFC 7541 Appendix B: the bits in each octet's code, and at 256 in that of EOS. The code is canonical: the rest follows. */
 export const HUFFMAN_CODE_LENGTHS: readonly number[] = [
   13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 28,
   6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6, 6, 6, 7, 8, 15, 6, 12, 10,
@@ -60,7 +60,8 @@ interface HuffmanMachine {
 /** The inner nodes of the code tree, each with its two children: an inner node's number, or `~symbol`. */
 function huffmanTree(): number[][] {
   const tree: number[][] = [[]];
-  const symbols = HUFFMAN_CODE_LENGTHS.map((length, symbol) => ({ length, symbol })).sort((a, b) => a.length - b.length || a.symbol - b.symbol);
+  const symbols = HUFFMAN_CODE_LENGTHS.map((length, symbol) => ({ length, symbol }));
+  symbols.sort((a, b) => a.length - b.length || a.symbol - b.symbol);
   let code = 0;
   let previous = 0;
   for (const { length, symbol } of symbols) {
@@ -177,7 +178,7 @@ function sizeOf(field: HeaderField): number {
   return field.name.length + field.value.length + FIELD_OVERHEAD;
 }
 
-/** Decodes the header blocks of one direction of one connection, in their order (RFC 7541). After an error it must not be used again. */
+/** Decodes the header blocks of one direction of one connection, in their order (RFC 7541). Not to be used after an error. */
 export class HpackDecoder {
   readonly #limits: HpackLimits;
   /** The newest first. */

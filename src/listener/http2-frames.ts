@@ -5,14 +5,17 @@ export const PREFACE: Buffer = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', '
 
 /** RFC 9113 §6. */
 export const FrameType = {
-  data: 0, headers: 1, priority: 2, rstStream: 3, settings: 4, pushPromise: 5, ping: 6, goaway: 7, windowUpdate: 8, continuation: 9,
+  data: 0, headers: 1, priority: 2, rstStream: 3, settings: 4, pushPromise: 5, ping: 6, goaway: 7, windowUpdate: 8,
+  continuation: 9,
 } as const;
 
 /** RFC 9113 §6. ACK is the same bit as END_STREAM. */
 export const Flag = { endStream: 0x1, ack: 0x1, endHeaders: 0x4, padded: 0x8, priority: 0x20 } as const;
 
 /** RFC 9113 §6.5.2. */
-export const Setting = { headerTableSize: 1, maxConcurrentStreams: 3, initialWindowSize: 4, maxFrameSize: 5, maxHeaderListSize: 6 } as const;
+export const Setting = {
+  headerTableSize: 1, maxConcurrentStreams: 3, initialWindowSize: 4, maxFrameSize: 5, maxHeaderListSize: 6,
+} as const;
 
 export const FRAME_HEADER_BYTES = 9;
 
@@ -108,7 +111,9 @@ function readHeadersPayload(header: FrameHeader, payload: Buffer): HeaderBlock {
   const prioritised = (header.flags & Flag.priority) !== 0;
   const start = padded ? 1 : 0;
   const fieldsStart = start + (prioritised ? PRIORITY_BYTES : 0);
-  if (payload.length < fieldsStart) throw malformed(`HEADERS of ${payload.length} bytes, too short for its flags (RFC 9113 §4.2)`);
+  if (payload.length < fieldsStart) {
+    throw malformed(`HEADERS of ${payload.length} bytes, too short for its flags (RFC 9113 §6.2)`);
+  }
   const end = payload.length - (padded ? payload.readUInt8(0) : 0);
   if (end < fieldsStart) throw malformed('HEADERS with more padding than payload (RFC 9113 §6.2)');
   return {
@@ -137,7 +142,9 @@ export class HeaderBlockAssembler {
    */
   check(header: FrameHeader): void {
     const { type, streamId, length } = header;
-    if (length > MAX_FRAME_BYTES) throw malformed(`frame of ${length} bytes, at most ${MAX_FRAME_BYTES} are allowed (RFC 9113 §4.2)`);
+    if (length > MAX_FRAME_BYTES) {
+      throw malformed(`frame of ${length} bytes, at most ${MAX_FRAME_BYTES} are allowed (RFC 9113 §4.2)`);
+    }
     if (this.#open === undefined) {
       if (type === FrameType.continuation) throw malformed('CONTINUATION without HEADERS (RFC 9113 §6.10)');
     } else if (type !== FrameType.continuation || streamId !== this.#open.streamId) {
@@ -158,7 +165,9 @@ export class HeaderBlockAssembler {
     const part = header.type === FrameType.headers ? block.fragment : own;
     this.#parts.push(part);
     this.#bytes += part.length;
-    if (this.#bytes > this.#maxBytes) throw new SignetError('limit_exceeded', `header block of more than ${this.#maxBytes} bytes`);
+    if (this.#bytes > this.#maxBytes) {
+      throw new SignetError('limit_exceeded', `header block of more than ${this.#maxBytes} bytes`);
+    }
     if (this.#parts.length > MAX_CONTINUATIONS + 1) {
       throw new SignetError('limit_exceeded', `header block in more than ${MAX_CONTINUATIONS} CONTINUATION frames`);
     }

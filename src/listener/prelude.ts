@@ -23,7 +23,10 @@ export interface PreludeOptions {
 }
 
 export interface OpenedConnection {
-  /** For `http2Server.emit('connection', stream)` or grpc-js's `injectConnection(stream)`. */
+  /**
+   * For `http2Server.emit('connection', stream)` or grpc-js's `injectConnection(stream)`. The session must not be destroyed in
+   * the 'session' event itself: Node then reads what was put back into the socket for a session that is no more, and throws.
+   */
   readonly stream: net.Socket | Duplex;
   readonly rewritten: boolean;
 }
@@ -126,7 +129,9 @@ export class PreludeReader {
       const block = this.#blocks.take(header, payload);
       if (block !== undefined) this.#request ??= this.#decode(block.fragment);
     } else if (header.type === FrameType.settings && (header.flags & Flag.ack) !== 0) {
-      if (header.length > 0 || header.streamId !== 0) throw malformed('SETTINGS with ACK and a payload or a stream (RFC 9113 §6.5)');
+      if (header.length > 0 || header.streamId !== 0) {
+        throw malformed('SETTINGS with ACK and a payload or a stream (RFC 9113 §6.5)');
+      }
       this.#ackAt ??= this.#at;
     }
   }
@@ -163,7 +168,10 @@ class Opening {
     } else {
       socket.on('readable', this.#read).on('end', this.#gone).on('close', this.#gone);
       const { maxConcurrentStreams, maxHeaderBytes } = this.#options;
-      socket.write(settingsFrame([[Setting.maxConcurrentStreams, maxConcurrentStreams], [Setting.maxHeaderListSize, maxHeaderBytes]]));
+      socket.write(settingsFrame([
+        [Setting.maxConcurrentStreams, maxConcurrentStreams],
+        [Setting.maxHeaderListSize, maxHeaderBytes],
+      ]));
     }
     return this.#outcome.promise;
   }
@@ -222,12 +230,12 @@ class Opening {
  * Makes a client's connection acceptable to Node's HTTP/2 server, which resets, before any JavaScript runs, a request whose
  * `:authority` is a path or is missing, as some gRPC clients send on a Unix socket.
  *
- * Sends the server's SETTINGS, because clients wait for them (RFC 9113 §3.4), and reads until the client's preface, SETTINGS, ACK
- * and first header block have come. When that request's authority is good the socket itself is handed over, untouched for the rest
- * of its life; else a stream around it that rewrites every header block.
+ * Sends the server's SETTINGS, because clients wait for them (RFC 9113 §3.4), and reads until the client's preface, SETTINGS,
+ * ACK and first header block have come. When that request's authority is good the socket itself is handed over, untouched for
+ * the rest of its life; else a stream around it that rewrites every header block.
  *
- * The HTTP/2 server behind it must leave SETTINGS_HEADER_TABLE_SIZE and SETTINGS_MAX_FRAME_SIZE at their defaults and must be given
- * the same `maxConcurrentStreams` and `maxHeaderListSize`: here they are only announced.
+ * The HTTP/2 server behind it must leave SETTINGS_HEADER_TABLE_SIZE and SETTINGS_MAX_FRAME_SIZE at their defaults and must be
+ * given the same `maxConcurrentStreams` and `maxHeaderListSize`: here they are only announced.
  *
  * Rejects, with the socket destroyed, with a SignetError: `timed_out` (the deadline), `limit_exceeded` (bytes before the first
  * request, or its header block), `malformed_http2` (what), `caller_gone` (the client closed).
