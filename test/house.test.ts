@@ -13,6 +13,7 @@ const LEVELS: readonly (readonly string[])[] = [
   ['workload-api', 'telemetry'],
   ['listener', 'identity'],
   ['config', 'attestation', 'registration', 'authority', 'trust', 'client'],
+  ['kubernetes'],
   ['spiffe'],
   ['kernel', 'log', 'events'],
   ['errors', 'clock', 'random'],
@@ -21,6 +22,7 @@ const LEVELS: readonly (readonly string[])[] = [
 /** Rooms that see less than their level would allow. */
 const NARROW: Readonly<Record<string, readonly string[]>> = {
   client: ['spiffe', 'errors', 'clock', 'random'],
+  kubernetes: ['spiffe', 'errors', 'clock', 'random', 'log', 'events'],
   spiffe: ['errors'],
   cli: ['client', 'config', 'spiffe', 'errors', 'clock'],
 };

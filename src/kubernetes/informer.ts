@@ -1,0 +1,254 @@
+import type { Clock } from '../clock.ts';
+import { messageOf } from '../errors.ts';
+import type { Log } from '../log.ts';
+import type { Random } from '../random.ts';
+import type { ListWatch, Selection, WatchEvent } from './api-client.ts';
+import { KubernetesError, hasStatus, isExpired, isFromTheFuture } from './api-error.ts';
+import { BackOff } from './back-off.ts';
+import { objectAt, textAt, type JsonObject } from './json.ts';
+import type { Resource } from './resources.ts';
+import { Store, type ChangeListener, type Stored } from './store.ts';
+
+export interface InformerOptions<T> extends Selection {
+  readonly client: ListWatch;
+  readonly resource: Resource;
+  /** Keeps of an object what is needed, or nothing of it. The raw object is not kept. */
+  readonly trim: (raw: JsonObject) => T | undefined;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log?: Log;
+  /** A new list, from the server's cache, after at most this time although nothing seems to be missing. Default 30 minutes. */
+  readonly relistMs?: number;
+  /** When to look again for a resource that the cluster does not know. Default 30,000 ms. */
+  readonly absentMs?: number;
+}
+
+const RELIST_MS = 30 * 60_000;
+const ABSENT_MS = 30_000;
+/** A watch that held this long was a working one, however it ended. */
+const WORKING_WATCH_MS = 5_000;
+/** The server ends a watch after this long, moved by up to half, so that a cluster's agents do not come back together. */
+const WATCH_SECONDS = 300;
+
+/**
+ * A local copy of one resource, kept by list and watch. It survives any outage with what it has, and catches up when the server
+ * is back. Changes are level-triggered: a listener learns of each difference between what was and what is, not of each event.
+ */
+export class Informer<T> {
+  readonly #options: InformerOptions<T>;
+  readonly #listeners = new Set<ChangeListener<T>>();
+  readonly #store: Store<T>;
+  readonly #backOff: BackOff;
+  readonly #stop = new AbortController();
+  readonly #firstSync = Promise.withResolvers<void>();
+  #running: Promise<void> | undefined;
+  /** From where to watch; '' when a list is needed first. */
+  #resume = '';
+  /** What the next list must not be older than: '0' anything, undefined the newest. */
+  #notOlderThan: string | undefined = '0';
+  #listedAt = 0;
+  #relistAfterMs = 0;
+  #lastContact: number | undefined;
+  #failure: string | undefined;
+  #synced = false;
+  #absentSince: number | undefined;
+
+  constructor(options: InformerOptions<T>) {
+    this.#options = options;
+    this.#backOff = new BackOff(options.clock, options.random);
+    this.#store = new Store(options.trim, (kind, item, before) => this.#emit(kind, item, before));
+    this.#firstSync.promise.catch(() => undefined);
+  }
+
+  /** True once a complete list has been taken in. Stays true in an outage. */
+  get synced(): boolean {
+    return this.#synced;
+  }
+
+  /** When the server last told us anything that counts, in milliseconds since the Unix epoch; undefined before the first time. */
+  get lastContact(): number | undefined {
+    return this.#lastContact;
+  }
+
+  /** Why the last attempt failed; undefined while list and watch work. */
+  get failure(): string | undefined {
+    return this.#failure;
+  }
+
+  get size(): number {
+    return this.#store.size;
+  }
+
+  items(): Iterable<T> {
+    return this.#store.items();
+  }
+
+  /** By name, or by `namespace/name`. */
+  get(key: string): T | undefined {
+    return this.#store.get(key);
+  }
+
+  /** Calls `listener` for each difference from now on. Returns the way to stop. */
+  onChange(listener: ChangeListener<T>): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  /** Resolves once synced; rejects when closed before. */
+  whenSynced(): Promise<void> {
+    return this.#firstSync.promise;
+  }
+
+  start(): void {
+    this.#running ??= this.#run(this.#stop.signal);
+  }
+
+  /** Tries again at once where it waits: after a failure, or for a resource that the cluster does not know yet. */
+  nudge(): void {
+    this.#backOff.nudge();
+  }
+
+  async close(): Promise<void> {
+    const reason = new KubernetesError('stopped', `the informer of ${this.#options.resource.name} was closed`);
+    this.#stop.abort(reason);
+    this.#firstSync.reject(reason);
+    await this.#running;
+  }
+
+  get #absentMs(): number {
+    return this.#options.absentMs ?? ABSENT_MS;
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        if (this.#needsList()) await this.#list(signal);
+        if (this.#resume !== '') await this.#watch(signal);
+        else await this.#backOff.rest(this.#absentMs, signal);
+      } catch (error) {
+        if (!signal.aborted) await this.#recover(error, signal).catch(() => undefined);
+      }
+    }
+  }
+
+  #needsList(): boolean {
+    return this.#resume === '' || this.#options.clock.monotonic() - this.#listedAt >= this.#relistAfterMs;
+  }
+
+  async #list(signal: AbortSignal): Promise<void> {
+    let [version, objects] = await this.#fetch(this.#notOlderThan, signal);
+    // What a cache or a server that just starts calls nothing would withdraw everything: ask etcd.
+    const isSudden = objects.size === 0 && this.#store.size > 0;
+    if (isSudden && version !== undefined) [version, objects] = await this.#fetch(undefined, signal);
+    if (version === undefined) return this.#absent();
+    this.#absentSince = undefined;
+    this.#listedAt = this.#options.clock.monotonic();
+    this.#relistAfterMs = (this.#options.relistMs ?? RELIST_MS) * (0.75 + 0.5 * this.#options.random.fraction());
+    this.#resume = version;
+    this.#notOlderThan = version === '' ? '0' : version;
+    this.#takeIn(objects);
+  }
+
+  /** The version and the trimmed objects of a complete list; no version where the cluster does not know the resource. */
+  async #fetch(resourceVersion: string | undefined, signal: AbortSignal): Promise<[string | undefined, Map<string, Stored<T>>]> {
+    const { client, resource, fieldSelector, labelSelector } = this.#options;
+    const objects = new Map<string, Stored<T>>();
+    const selection = { fieldSelector, labelSelector, resourceVersion, signal };
+    try {
+      const version = await client.list(resource, selection, (raw) => this.#store.collect(raw, objects));
+      return [version, objects];
+    } catch (error) {
+      if (resource.optional === true && hasStatus(error, 404)) return [undefined, objects];
+      throw error;
+    }
+  }
+
+  /** A 404 where there have been objects counts only when it lasts: a starting server says it too. */
+  #absent(): void {
+    const now = this.#options.clock.monotonic();
+    this.#absentSince ??= now;
+    const isSure = this.#store.size === 0 || now - this.#absentSince >= this.#absentMs;
+    this.#resume = '';
+    this.#notOlderThan = '0';
+    if (isSure) this.#takeIn(new Map());
+    else this.#contact();
+  }
+
+  #takeIn(objects: Map<string, Stored<T>>): void {
+    this.#contact();
+    this.#store.replace(objects);
+    if (this.#synced) return;
+    this.#synced = true;
+    this.#firstSync.resolve();
+  }
+
+  async #watch(signal: AbortSignal): Promise<void> {
+    const { client, resource, fieldSelector, labelSelector, clock, random } = this.#options;
+    const timeoutSeconds = Math.round(WATCH_SECONDS * (1 + 0.5 * random.fraction()));
+    const selection = { fieldSelector, labelSelector, resourceVersion: this.#resume, timeoutSeconds, signal };
+    let openedAt = Infinity;
+    const onOpen = (): void => {
+      openedAt = clock.monotonic();
+      this.#contact();
+    };
+    try {
+      for await (const event of client.watch(resource, { ...selection, onOpen })) this.#apply(event);
+    } finally {
+      if (clock.monotonic() - openedAt >= WORKING_WATCH_MS) this.#backOff.reset();
+    }
+    // A server that accepts watches only to end them must not be asked in a tight loop.
+    if (clock.monotonic() - openedAt < WORKING_WATCH_MS) await this.#backOff.failed(signal);
+  }
+
+  #apply({ type, object }: WatchEvent): void {
+    this.#contact();
+    if (type === 'DELETED') this.#store.remove(object);
+    else if (type !== 'BOOKMARK') this.#store.upsert(object, type === 'ADDED');
+    const version = textAt(objectAt(object, 'metadata'), 'resourceVersion');
+    if (version === '') return;
+    this.#resume = version;
+    this.#notOlderThan = version;
+  }
+
+  async #recover(error: unknown, signal: AbortSignal): Promise<void> {
+    const isListOld = this.#options.clock.monotonic() - this.#listedAt >= WORKING_WATCH_MS;
+    // After an outage the version to resume from is often gone: the server is back, and a new list is due now.
+    const isListDue = isExpired(error) && this.#resume !== '' && isListOld;
+    if (isExpired(error) || isFromTheFuture(error)) {
+      // A list that says so itself cannot be served from any cache.
+      if (this.#resume === '' || isFromTheFuture(error)) this.#notOlderThan = undefined;
+      this.#resume = '';
+    }
+    if (this.#options.resource.optional === true && hasStatus(error, 404)) this.#resume = '';
+    if (isListDue) return;
+    this.#fail(messageOf(error));
+    await this.#backOff.failed(signal, error instanceof KubernetesError ? error.retryAfterMs : undefined);
+  }
+
+  #contact(): void {
+    this.#lastContact = this.#options.clock.now();
+    if (this.#failure === undefined) return;
+    this.#failure = undefined;
+    this.#options.log?.info({ event: 'kubernetes.recovered' }, `the API server tells about ${this.#options.resource.name} again`);
+  }
+
+  /** Says a reason once, not each time. */
+  #fail(reason: string): void {
+    if (this.#failure === reason) return;
+    this.#failure = reason;
+    const { log, resource } = this.#options;
+    log?.warn({ event: 'kubernetes.failed', reason, count: this.#store.size }, `cannot follow ${resource.name}: ${reason}`);
+  }
+
+  #emit: ChangeListener<T> = (kind, item, before) => {
+    for (const listener of [...this.#listeners]) {
+      try {
+        listener(kind, item, before);
+      } catch (error) {
+        // One listener's mistake must not cost the others their events, nor end the watch.
+        const fields = { event: 'kubernetes.listener_failed', err: messageOf(error) };
+        this.#options.log?.error(fields, 'a listener of an informer failed');
+      }
+    }
+  };
+}
