@@ -97,7 +97,7 @@ export interface Limits {
   readonly stalledTimeoutMs: number;
   /** How long a call waits for an agent that is starting. 0s to 5m, default 10s: spares clients a round of back-off. */
   readonly readyTimeoutMs: number;
-  /** Header block of one call. 1024 to 1048576, default 16384: what HTTP servers commonly take. */
+  /** Header block of one call. 1024 to 131072, default 16384: what HTTP servers commonly take. */
   readonly headerBytes: number;
   /** One request message. 1024 to 4194304, default 131072: holds the largest token, or the most and longest audiences. */
   readonly messageBytes: number;
@@ -177,7 +177,7 @@ export const LIMIT_RANGES = {
   requestTimeoutMs: { min: 10, max: 5 * MINUTE },
   stalledTimeoutMs: { min: 10, max: HOUR },
   readyTimeoutMs: { min: 0, max: 5 * MINUTE },
-  headerBytes: { min: 1_024, max: 1_048_576 },
+  headerBytes: { min: 1_024, max: 131_072 },
   messageBytes: { min: 1_024, max: 4_194_304 },
   audiences: { min: 1, max: 1_024 },
   audienceBytes: { min: 1, max: 65_536 },
