@@ -101,6 +101,11 @@ export function issuerFrom(certificate: Buffer, keys: KeyPair): Issuer {
   };
 }
 
+/** The last whole second: X.509 times have no fractions. Milliseconds since the Unix epoch. */
+export function wholeSecond(ms: number): number {
+  return Math.floor(ms / 1000) * 1000;
+}
+
 interface Parts {
   readonly serial: string;
   readonly subject: string;

@@ -5,7 +5,7 @@ import type { Random } from '../random.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
 import { idOfTrustDomain, type TrustDomain } from '../spiffe/id.ts';
 import type { BundleSource } from '../spiffe/signing.ts';
-import { createRoot, issuerFrom, type Issuer } from './certificate.ts';
+import { createRoot, issuerFrom, wholeSecond, type Issuer } from './certificate.ts';
 import { formatState, parseState, type EmbeddedState, type JwtSigningKey, type X509Root } from './embedded-state.ts';
 import { jwtAuthority, newKeyPair } from './keys.ts';
 import type { JwtKey, JwtKeySource } from './jwt-signer.ts';
@@ -93,6 +93,10 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
     return authority;
   }
 
+  async ready(): Promise<void> {
+    if (this.#activeOf(this.#state.x509) === undefined || this.#activeOf(this.#state.jwt) === undefined) await this.#turning;
+  }
+
   issuer(): Issuer {
     const root = this.#activeOf(this.#state.x509);
     if (root === undefined) throw new SignetError('authority_unavailable', 'there is no CA certificate that is valid now');
@@ -138,19 +142,13 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
   async #makeWhatIsDue(): Promise<void> {
     const { clock } = this.#tools;
     const x509Step = dueStep(this.#state.x509, clock.now());
-    if (x509Step !== 'none') {
-      const root = await this.#newRoot(x509Step === 'prepare');
-      this.#state = { ...this.#state, x509: [...this.#state.x509, root] };
-      this.#unwritten = true;
-      this.#tell('x509', 'prepared', root.subject, root.notAfter);
-    }
+    const root = x509Step === 'none' ? undefined : await this.#newRoot(x509Step === 'prepare');
     const jwtStep = dueStep(this.#state.jwt, clock.now());
-    if (jwtStep !== 'none') {
-      const key = await this.#newJwtKey(jwtStep === 'prepare');
-      this.#state = { ...this.#state, jwt: [...this.#state.jwt, key] };
-      this.#unwritten = true;
-      this.#tell('jwt', 'prepared', key.kid, key.notAfter);
-    }
+    const key = jwtStep === 'none' ? undefined : await this.#newJwtKey(jwtStep === 'prepare');
+    // Whoever has closed this one may have handed the directory to a successor.
+    if (this.#closed) return;
+    // From here to the publication nothing waits: a key that is not public must not sign (FED-03).
+    this.#add(root, key);
     this.#retire();
     this.#tellActive();
     this.#publish();
@@ -158,6 +156,15 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
       await this.#write();
     }
     this.#failures = 0;
+  }
+
+  #add(root: X509Root | undefined, key: JwtSigningKey | undefined): void {
+    if (root === undefined && key === undefined) return;
+    const { x509, jwt } = this.#state;
+    this.#state = { x509: root === undefined ? x509 : [...x509, root], jwt: key === undefined ? jwt : [...jwt, key] };
+    this.#unwritten = true;
+    if (root !== undefined) this.#tell('x509', 'prepared', root.subject, root.notAfter);
+    if (key !== undefined) this.#tell('jwt', 'prepared', key.kid, key.notAfter);
   }
 
   async #write(): Promise<void> {
@@ -269,8 +276,4 @@ function sameBundle(a: TrustBundle, b: TrustBundle): boolean {
     a.x509Authorities.every((der, index) => b.x509Authorities[index]?.equals(der)) &&
     a.jwtAuthorities.map((key) => key.kid).join() === b.jwtAuthorities.map((key) => key.kid).join()
   );
-}
-
-function wholeSecond(ms: number): number {
-  return Math.floor(ms / 1000) * 1000;
 }

@@ -13,6 +13,8 @@ export interface JwtKey extends KeyPair {
 }
 
 export interface JwtKeySource {
+  /** Resolves at once when there is a key; else when the one that is being made is there, or could not be made. */
+  ready(): Promise<void>;
   /** @throws SignetError `authority_unavailable` when there is none. */
   jwtKey(): JwtKey;
 }
@@ -37,6 +39,7 @@ export class NodeJwtSigner implements JwtSigner {
       throw new SignetError('profile_violation', `${request.id} is not a workload of the trust domain ${this.#trustDomain}`);
     }
     if (request.audience.length === 0) throw new SignetError('profile_violation', 'a JWT-SVID has at least one audience (JWT-SVID §3.2)');
+    await this.#source.ready();
     const key = this.#source.jwtKey();
     const now = Math.floor(this.#clock.now() / 1000);
     const expires = Math.min(now + Math.floor(request.ttlMs / 1000), Math.floor(key.notAfter / 1000));

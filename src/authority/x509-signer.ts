@@ -4,11 +4,13 @@ import type { Random } from '../random.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { pathOf, trustDomainOf } from '../spiffe/id.ts';
 import type { SignedX509, X509Request, X509Signer } from '../spiffe/signing.ts';
-import { createLeaf, type CertificateRequest, type Issuer } from './certificate.ts';
+import { createLeaf, wholeSecond, type CertificateRequest, type Issuer } from './certificate.ts';
 import { lintLeaf } from './lint.ts';
 
 /** What a signer on the node signs with at this moment. */
 export interface IssuerSource {
+  /** Resolves at once when there is an issuer; else when the one that is being made is there, or could not be made. */
+  ready(): Promise<void>;
   /** @throws SignetError `authority_unavailable` when there is none. */
   issuer(): Issuer;
   /** The certificates between leaf and root, DER, leaf side first; empty under a root. */
@@ -41,6 +43,7 @@ export class NodeX509Signer implements X509Signer {
 
   async sign(request: X509Request, signal: AbortSignal): Promise<SignedX509> {
     signal.throwIfAborted();
+    await this.#source.ready();
     const issuer = this.#source.issuer();
     const asked = this.#plan(request, issuer);
     const { der, serial } = await createLeaf(issuer, asked, this.#random);
@@ -62,9 +65,4 @@ export class NodeX509Signer implements X509Signer {
     }
     return { id: request.id, publicKey: request.publicKey, dnsNames: request.dnsNames, notBefore, notAfter };
   }
-}
-
-/** X.509 times have no fractions. */
-function wholeSecond(ms: number): number {
-  return Math.floor(ms / 1000) * 1000;
 }
