@@ -241,5 +241,9 @@ test.serial('a hardened process is not dumpable, has no core limit to raise and 
 test.serial('the descriptor limit is the soft one', (t) => {
   const [, soft] = /^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? [];
   t.is(kernel.descriptorLimit(), Number(soft));
-  t.is(openKernel({ ...loadLibc(), getrlimit: (_, limit) => Number(limit.fill(2n ** 64n - 1n)[0]) * 0 }).descriptorLimit(), Infinity);
+  const unlimited = (_: number, limit: BigUint64Array): number => {
+    limit.fill(2n ** 64n - 1n);
+    return 0;
+  };
+  t.is(openKernel({ ...loadLibc(), getrlimit: unlimited }).descriptorLimit(), Infinity);
 });

@@ -5,7 +5,10 @@ import type { Selector } from '../spiffe/selector.ts';
 
 interface Held {
   readonly entry: Entry;
-  /** Set once the entry is gone from the configuration: from then on it is not believed any more. */
+  /**
+   * Set once the entry is gone from the configuration: from then on it is not believed any more. On the monotonic clock, so that
+   * no step of wall time makes a withdrawal early or late.
+   */
   readonly withdrawnAt: number | undefined;
 }
 
@@ -48,7 +51,7 @@ export class EntryRegistry {
   replace(entries: readonly Entry[]): void {
     const next = new Map<string, Held>();
     for (const entry of entries) next.set(entryKey(entry), { entry, withdrawnAt: undefined });
-    const withdrawnAt = this.#clock.now() + this.#options.withdrawalDelayMs;
+    const withdrawnAt = this.#clock.monotonic() + this.#options.withdrawalDelayMs;
     for (const [key, held] of this.#held) {
       if (!next.has(key)) next.set(key, { entry: held.entry, withdrawnAt: held.withdrawnAt ?? withdrawnAt });
     }
@@ -68,7 +71,7 @@ export class EntryRegistry {
 
   /** Drops what was withdrawn long enough ago, tells the change and waits for the next one to drop. */
   #settle(): void {
-    const now = this.#clock.now();
+    const now = this.#clock.monotonic();
     let next = Infinity;
     for (const [key, { withdrawnAt }] of this.#held) {
       if (withdrawnAt === undefined) continue;
@@ -76,7 +79,7 @@ export class EntryRegistry {
       else next = Math.min(next, withdrawnAt);
     }
     this.#alarm?.cancel();
-    this.#alarm = Number.isFinite(next) ? this.#clock.at(next, () => this.#settle()) : undefined;
+    this.#alarm = Number.isFinite(next) ? this.#clock.after(next - now, () => this.#settle()) : undefined;
     this.#ordered = order([...this.#held.values()].map(({ entry }) => entry));
     this.#events.publish('entriesChanged', { count: this.#ordered.length });
     for (const listener of [...this.#listeners]) listener();

@@ -16,9 +16,11 @@ test('passwd and group give names by ID, the first of several', (t) => {
 });
 
 test('lines of any other form are left out', (t) => {
-  const lines = ['', '#a:x:1:1:::', '+a:x:1:1:::', '-a:x:1:1:::', '+::::::', ':x:1:1:::', 'a b:x:1:1:::', 'a:x:-1:1:::', 'a:x:1x:1:::'];
-  const more = ['a:x::1:::', 'a:x:1:1::', 'a:x:1:1::::', 'a:x:4294967295:1:::', 'a:x:99999999999:1:::', 'a\u0000:x:1:1:::', 'a\ufffd:x:1:1:::'];
-  for (const line of [...lines, ...more]) t.is(parsePasswd(line).size, 0, line);
+  const lines = ['', '#a:x:1:1:::', '+a:x:1:1:::', '-a:x:1:1:::', '+::::::', ':x:1:1:::'];
+  const names = ['a b:x:1:1:::', 'a\u0000:x:1:1:::', 'a\ufffd:x:1:1:::'];
+  const fields = ['a:x:1:1::', 'a:x:1:1::::', 'a:x:4294967295:1:::', 'a:x:99999999999:1:::'];
+  const ids = ['a:x:-1:1:::', 'a:x:1x:1:::', 'a:x::1:::'];
+  for (const line of [...lines, ...names, ...ids, ...fields]) t.is(parsePasswd(line).size, 0, line);
 });
 
 test('generated files give the first name of each ID; mutated ones never an unusable name', (t) => {

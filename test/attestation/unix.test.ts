@@ -15,7 +15,8 @@ const clock = new SystemClock();
 const { signal } = new AbortController();
 
 function callerWith(facts: Partial<Caller>): Caller {
-  return { connection: 1, pid: process.pid, uid: 7, gid: 8, groups: [], pidfd: -1, owner: 'uid:7', startTime: undefined, ...facts };
+  const { pid } = process;
+  return { connection: 1, pid, uid: 7, gid: 8, groups: [], pidfd: -1, owner: 'uid:7', startTime: undefined, ...facts };
 }
 
 function attestorOf(t: ExecutionContext, options: Partial<UnixAttestorOptions> = {}): UnixAttestor {
@@ -110,7 +111,8 @@ test.serial('a program above the limit has a path and no hash, and that is told'
   const { pid } = new TestProcess(t, program, []);
   const told: number[] = [];
   const onUnhashed = (caller: Caller, size: number): void => void told.push(caller.pid, size);
-  t.deepEqual(await programSelectors(attestorOf(t, { path: true, longestHashedBytes: length }), pid), [`unix:path:${program}`, sha256(program)]);
+  const exact = attestorOf(t, { path: true, longestHashedBytes: length });
+  t.deepEqual(await programSelectors(exact, pid), [`unix:path:${program}`, sha256(program)]);
   const attestor = attestorOf(t, { path: true, longestHashedBytes: length - 1, onUnhashed });
   t.deepEqual(await programSelectors(attestor, pid), [`unix:path:${program}`]);
   t.deepEqual(told, [pid, length]);

@@ -5,8 +5,9 @@ import test, { type Implementation } from 'ava';
 
 const isRoot = process.getuid?.() === 0;
 export const needsRoot: Need = [isRoot, 'needs root'];
-export const needsPidNamespace: Need = [isRoot && spawnSync('unshare', ['--pid', '--fork', 'true']).status === 0, 'needs unshare --pid'];
-export const needsMountNamespace: Need = [isRoot && spawnSync('unshare', ['--mount', 'true']).status === 0, 'needs unshare --mount'];
+const canUnshare = (...flags: string[]): boolean => isRoot && spawnSync('unshare', [...flags, 'true']).status === 0;
+export const needsPidNamespace: Need = [canUnshare('--pid', '--fork'), 'needs root and unshare --pid'];
+export const needsMountNamespace: Need = [canUnshare('--mount'), 'needs root and unshare --mount'];
 export const needsSetuid: Need = [isRoot && !isNosuid(), 'needs root and set-user-ID files in the directory for temporary files'];
 
 type Need = readonly [met: boolean, reason: string];
