@@ -15,10 +15,11 @@ const LARGEST = 4 * 1024 * 1024;
 export function readPrivateFile(path: string): string | undefined {
   let descriptor: number;
   try {
-    descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+    // Without O_NONBLOCK a FIFO would hold the whole agent until somebody writes to it.
+    descriptor = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
     if (systemCode(error) === 'ENOENT') return undefined;
-    throw new SignetError('state_refused', `${path} cannot be read: ${messageOf(error)}`, { cause: error });
+    throw new SignetError('state_refused', `${path} cannot be read: ${messageOf(error)}. What to do: put a regular file there, not a link, that uid ${process.geteuid?.()} may read.`, { cause: error });
   }
   try {
     const stat = fstatSync(descriptor);
