@@ -51,7 +51,8 @@ export class Agent {
   #resolveStopped: () => void = () => undefined;
   #dataDir: DataDir | undefined;
   #registry: EntryRegistry | undefined;
-  #dispose: (() => void)[] = [];
+  #dispose: (() => void | Promise<void>)[] = [];
+  #opening: Promise<void> = Promise.resolve();
 
   constructor(config: Config, tools: AgentTools) {
     this.#config = config;
@@ -84,12 +85,13 @@ export class Agent {
    */
   async start(): Promise<void> {
     const { socketPath, trustDomain, dataDir, entries } = this.#config;
+    this.#stopping.signal.throwIfAborted();
     this.#dataDir = DataDir.open(dataDir, this.#tools.kernel);
     EmbeddedAuthority.check(this.#authorityOptions());
+    this.#opening = this.#open(this.#dataDir);
     try {
-      await this.#listener.open(() => void this.#superseded());
-      await this.#dataDir.lock(this.#tools.clock, HANDOVER_MS, this.#stopping.signal);
-      await this.#openRooms();
+      await this.#opening;
+      this.#stopping.signal.throwIfAborted();
     } catch (error) {
       await this.stop();
       throw error;
@@ -113,6 +115,14 @@ export class Agent {
       void this.#leave().finally(this.#resolveStopped);
     }
     return this.#stopped;
+  }
+
+  async #open(dataDir: DataDir): Promise<void> {
+    const { signal } = this.#stopping;
+    await this.#listener.open(() => void this.#superseded());
+    await dataDir.lock(this.#tools.clock, HANDOVER_MS, signal);
+    signal.throwIfAborted();
+    await this.#openRooms();
   }
 
   #authorityOptions(): EmbeddedOptions {
@@ -147,9 +157,11 @@ export class Agent {
   }
 
   async #leave(): Promise<void> {
+    // What is being opened cannot be left before it is there. Why it failed is told by `start`.
+    await this.#opening.catch(() => undefined);
     await this.#listener.stopAccepting();
     this.#server.endCalls();
-    for (const dispose of this.#dispose) dispose();
+    for (const dispose of this.#dispose) await dispose();
     // The successor may read the keys from here on; this agent signs nothing any more.
     this.#dataDir?.close();
     await this.#farewell();

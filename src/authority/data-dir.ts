@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, mkdirSync, openSync, type Stats } from 'node:fs';
 import { sleep, type Clock } from '../clock.ts';
 import { messageOf, SignetError } from '../errors.ts';
 import type { Kernel } from '../kernel.ts';
@@ -24,7 +24,8 @@ export class DataDir {
   /**
    * Opens the directory, made with mode 0700 if it is missing.
    *
-   * @throws SignetError `state_refused` when it cannot be opened or others may write to it.
+   * @throws SignetError `state_refused` when it cannot be opened, others may write to it, or its owner is neither this user nor
+   * root.
    */
   static open(path: string, kernel: Kernel): DataDir {
     let descriptor: number;
@@ -34,10 +35,10 @@ export class DataDir {
     } catch (error) {
       throw new SignetError('state_refused', `dataDir ${path} cannot be used: ${messageOf(error)}. What to do: create it for uid ${process.geteuid?.()} with mode 0700.`, { cause: error });
     }
-    const { mode } = fstatSync(descriptor);
-    if ((mode & 0o022) === 0 || (mode & 0o1000) !== 0) return new DataDir(path, kernel, descriptor);
+    const problem = problemOf(path, fstatSync(descriptor));
+    if (problem === undefined) return new DataDir(path, kernel, descriptor);
     closeSync(descriptor);
-    throw new SignetError('state_refused', `dataDir ${path} may be written by others (mode ${(mode & 0o7777).toString(8)}), who could put their keys there. What to do: chmod 700 ${path}.`);
+    throw new SignetError('state_refused', problem);
   }
 
   /**
@@ -59,4 +60,14 @@ export class DataDir {
   close(): void {
     closeSync(this.#descriptor);
   }
+}
+
+/** Whoever may rename in the directory can put an old state there, or take the state away. */
+function problemOf(path: string, { mode, uid }: Stats): string | undefined {
+  if ((mode & 0o022) !== 0 && (mode & 0o1000) === 0) {
+    return `dataDir ${path} may be written by others (mode ${(mode & 0o7777).toString(8)}), who could put their keys there. What to do: chmod 700 ${path}.`;
+  }
+  const own = process.geteuid?.();
+  if (uid !== own && uid !== 0) return `dataDir ${path} belongs to uid ${uid}, who could replace what is in it. What to do: chown ${own} ${path}.`;
+  return undefined;
 }

@@ -87,7 +87,7 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
     const authority = new EmbeddedAuthority(options, tools, stored ?? { x509: [], jwt: [] });
     await authority.#turn();
     if (authority.#unwritten && stored === undefined) {
-      authority.close();
+      await authority.close();
       throw new SignetError('state_unwritable', `the first keys cannot be kept: ${authority.#path} cannot be written. What to do: make ${options.dataDir} writable for uid ${process.geteuid?.()}, with free space.`);
     }
     return authority;
@@ -122,10 +122,12 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
     return () => void this.#listeners.delete(listener);
   }
 
-  close(): void {
+  /** Resolves when nothing is being written any more: before that the directory must not go to a successor. */
+  async close(): Promise<void> {
     this.#closed = true;
     this.#alarm?.cancel();
     this.#stopStepping();
+    await this.#turning;
   }
 
   /** One at a time: does what is due, tells the changes and plans the next turn. */
