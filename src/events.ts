@@ -34,6 +34,9 @@ export interface Events {
   authorityFailed: { error: string; retryMs: number };
   bundleChanged: { trustDomain: string; x509Authorities: number; jwtAuthorities: number };
   entriesChanged: { count: number };
+  /** The CA above the node was asked for something, or its files were read. */
+  upstreamAnswered: { upstream: string; durationMs: number };
+  upstreamFailed: { upstream: string; error: string; retryMs: number };
 }
 
 export type EventName = keyof Events;

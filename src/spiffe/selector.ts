@@ -6,7 +6,26 @@ export type Selector = string;
 /** The keys that each attestor can yield. */
 export const SELECTOR_KEYS: Readonly<Record<string, readonly string[]>> = {
   unix: ['uid', 'user', 'gid', 'group', 'supplementary_gid', 'supplementary_group', 'path', 'sha256'],
+  k8s: [
+    'ns',
+    'sa',
+    'pod-name',
+    'pod-uid',
+    'pod-label',
+    'pod-owner',
+    'pod-owner-uid',
+    'node-name',
+    'container-name',
+    'container-image',
+    'pod-image',
+    'pod-image-count',
+    'pod-init-image',
+    'pod-init-image-count',
+  ],
 };
+
+/** Keys whose value has two parts: `k8s:pod-label:<label>:<value>`, `k8s:pod-owner:<Kind>:<name>`. */
+const TWO_PARTS = new Set(['pod-label', 'pod-owner', 'pod-owner-uid']);
 
 /** Keys that an `exec` after connecting can change, so that they only narrow a selector by uid (or user). */
 const NARROWING = new Set(['unix:path', 'unix:sha256']);
@@ -26,6 +45,8 @@ export function parseSelector(text: string): Selector {
   if (/(?:^|_)[ug]id$/.test(key) && !isId(value)) throw invalid(text, `its value is a decimal number of at most ${LARGEST_ID}`);
   if (key === 'sha256' && !/^[0-9a-f]{64}$/.test(value)) throw invalid(text, 'its value is 64 hexadecimal digits in lower case');
   if (key === 'path' && !value.startsWith('/')) throw invalid(text, 'its value is an absolute path');
+  if (TWO_PARTS.has(key) && !/^[^:]+:/.test(value)) throw invalid(text, `its value has two parts: ${type}:${key}:<${key === 'pod-label' ? 'label' : 'Kind'}>:<value>`);
+  if (key.endsWith('-count') && !/^(?:0|[1-9][0-9]{0,5})$/.test(value)) throw invalid(text, 'its value is a decimal number');
   return text;
 }
 
