@@ -14,16 +14,35 @@ export interface Config {
   readonly socketPath: string;
   /** Where the embedded authority keeps its keys: absolute. Default `/var/lib/signet`. */
   readonly dataDir: string;
+  /**
+   * What must survive a restart of the agent but no reboot, on a tmpfs that only the agent's user reads: the keys of a node CA, the
+   * last known pods and rules, the admin socket. Absolute. Default `/run/signet/private`.
+   */
+  readonly privateDir: string;
+  /** The name of the cluster, for templates: several clusters in one trust domain need it in their IDs. Default: ''. */
+  readonly clusterName: string;
+  /** The DNS domain of the cluster, for templates. Default `cluster.local`. */
+  readonly clusterDomain: string;
+  /**
+   * What an agent does whose socket another one took over. `exit` (the default) ends it. `wait` keeps it idle until it is told to
+   * end, for a supervisor that would start it again: it would take the socket back.
+   */
+  readonly onSuperseded: 'exit' | 'wait';
+  readonly kubernetes: KubernetesConfig;
   readonly x509: X509Config;
   readonly jwt: JwtConfig;
   readonly authority: AuthorityConfig;
   readonly attestation: AttestationConfig;
+  readonly registration: RegistrationConfig;
   /** Which callers own which identity. Default: none, so that every caller is told that it has no identity. */
   readonly entries: readonly Entry[];
   readonly limits: Limits;
   /** How long an identity that a changed configuration takes away is still served; 0s to 1h. Default 10s. */
   readonly withdrawalDelayMs: number;
   readonly log: LogConfig;
+  readonly telemetry: TelemetryConfig;
+  readonly audit: AuditConfig;
+  readonly admin: AdminConfig;
 }
 
 /** X.509-SVIDs. */
@@ -44,13 +63,35 @@ export interface JwtConfig {
 
 /** Who signs. */
 export interface AuthorityConfig {
-  /** `embedded`: an own root, kept in `dataDir`. */
-  readonly type: 'embedded';
   /**
-   * Lifetime of the signing certificate; 1m to 87600h, and at least twice the `x509.ttl` and every entry's `x509Ttl`, so that an
-   * SVID signed in its first half never outlives it. Default 24h.
+   * `embedded`: an own root, kept in `dataDir`. `files`: a node CA under a CA whose certificate and key are in files. With
+   * `attestation.kubernetes` the default is refused unless `singleNode`.
+   */
+  readonly type: 'embedded' | 'files';
+  /**
+   * Lifetime of the signing certificate (the root of `embedded`, the node CA of `files`); 1m to 87600h, and at least twice the
+   * `x509.ttl` and every entry's `x509Ttl`, so that an SVID signed in its first half never outlives it. Default 24h.
    */
   readonly ttlMs: number;
+  /** This is the only node of the cluster: as many roots as nodes would otherwise share one trust domain. Default false. */
+  readonly singleNode: boolean;
+  /**
+   * `uri`: the node CA's certificate says that it may sign for the trust domain only (RFC 5280 §4.2.1.10). Default `none`: some TLS
+   * stacks refuse every chain with such a constraint.
+   */
+  readonly nameConstraint: 'none' | 'uri';
+  /** Set exactly for `type: files`. */
+  readonly files: FilesConfig | undefined;
+}
+
+/** A CA in PEM files. They are read again when they change. */
+export interface FilesConfig {
+  /** The CA's certificate, then those between it and its root: absolute. */
+  readonly certificate: string;
+  /** Its private key: absolute. */
+  readonly key: string;
+  /** Further trust anchors, or the one above an intermediate: absolute. Default: none. */
+  readonly roots: readonly string[];
 }
 
 /** How callers are recognised. */
@@ -59,6 +100,80 @@ export interface AttestationConfig {
     /** Also yield `unix:path` and `unix:sha256`, which costs a read of the caller's executable. Default false. */
     readonly path: boolean;
   };
+  readonly kubernetes: {
+    /** Recognise pods. Default false. */
+    readonly enabled: boolean;
+    /**
+     * The cgroup under which the kubelet keeps its pods: `/kubepods`, `/kubepods.slice`. Default: learnt from the agent's own pod, or
+     * from the cgroups that this node has.
+     */
+    readonly cgroupRoot: string | undefined;
+    /** How long a caller waits for its pod to become known; 100ms to 1m. Default 5s. */
+    readonly podTimeoutMs: number;
+  };
+}
+
+/** Where the pods of this node are learnt from. */
+export interface KubernetesConfig {
+  /** The name of this node's Node object. Required with `attestation.kubernetes`; undefined without. */
+  readonly nodeName: string | undefined;
+  /** A kubeconfig file: absolute. Default: the pod's service account. */
+  readonly kubeconfig: string | undefined;
+  /** `api`: a watch at the API server, with the kubelet asked where that is away. `kubelet`: the kubelet's list. Default `api`. */
+  readonly source: 'api' | 'kubelet';
+  /** The kubelet of this node; undefined unless named here or the source. */
+  readonly kubelet: KubeletConfig | undefined;
+}
+
+export interface KubeletConfig {
+  /** Default 127.0.0.1, which a pod reaches only with hostNetwork: name the node's address. */
+  readonly host: string;
+  /** 1 to 65535, default 10250. */
+  readonly port: number;
+  /** The name in its serving certificate. Default: the node's name. */
+  readonly serverName: string | undefined;
+  /** The CA of its serving certificate: absolute. Default: the cluster's. */
+  readonly caFile: string | undefined;
+}
+
+/** Which pods own which identity. */
+export interface RegistrationConfig {
+  readonly defaultRule: {
+    /** Gives pods that no other rule selects an identity by their service account. Default true. */
+    readonly enabled: boolean;
+    /** The path of that identity, or the whole ID. Default `/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}`. */
+    readonly template: string;
+    /** Only pods of these namespaces. Default: all. */
+    readonly namespaces: readonly string[];
+  };
+  /** Pods of these namespaces own nothing by any rule. Default: none. */
+  readonly excludeNamespaces: readonly string[];
+  /** Follow the ClusterSPIFFEID and ClusterStaticEntry objects of the cluster. Default true. */
+  readonly customResources: boolean;
+  /** Only rules of this class, and those without one if `watchClassless`. Default ''. */
+  readonly className: string;
+  /** Default true. */
+  readonly watchClassless: boolean;
+  /** Report what the rules select on this node, and take part in writing it to their status. Default true. */
+  readonly status: boolean;
+}
+
+/** What monitoring reads. */
+export interface TelemetryConfig {
+  /** Where `/metrics`, `/live` and `/ready` are served over HTTP: `127.0.0.1:9464`, `[::]:9464`. Default: nowhere. */
+  readonly address: { readonly host: string; readonly port: number } | undefined;
+}
+
+/** A line for each identity that is given or refused. */
+export interface AuditConfig {
+  /** A file (absolute), or `-` for standard output. Default: none. */
+  readonly path: string | undefined;
+}
+
+/** The operator's socket. */
+export interface AdminConfig {
+  /** Absolute, at most 98 bytes, for the agent's user and root only. Default: `admin.sock` in `privateDir`. */
+  readonly socketPath: string;
 }
 
 /** What is logged. */
@@ -121,10 +236,23 @@ const HOUR = 60 * MINUTE;
 export const CONFIG_DEFAULTS: Omit<Config, 'trustDomain'> = deepFreeze({
   socketPath: '/run/signet/public/api.sock',
   dataDir: '/var/lib/signet',
+  privateDir: '/run/signet/private',
+  clusterName: '',
+  clusterDomain: 'cluster.local',
+  onSuperseded: 'exit',
+  kubernetes: { nodeName: undefined, kubeconfig: undefined, source: 'api', kubelet: undefined },
   x509: { ttlMs: HOUR, keyType: 'ec-p256' },
   jwt: { ttlMs: 5 * MINUTE, issuer: undefined },
-  authority: { type: 'embedded', ttlMs: 24 * HOUR },
-  attestation: { unix: { path: false } },
+  authority: { type: 'embedded', ttlMs: 24 * HOUR, singleNode: false, nameConstraint: 'none', files: undefined },
+  attestation: { unix: { path: false }, kubernetes: { enabled: false, cgroupRoot: undefined, podTimeoutMs: 5 * SECOND } },
+  registration: {
+    defaultRule: { enabled: true, template: '/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}', namespaces: [] },
+    excludeNamespaces: [],
+    customResources: true,
+    className: '',
+    watchClassless: true,
+    status: true,
+  },
   entries: [],
   limits: {
     connections: 8_192,
@@ -148,6 +276,9 @@ export const CONFIG_DEFAULTS: Omit<Config, 'trustDomain'> = deepFreeze({
   },
   withdrawalDelayMs: 10 * SECOND,
   log: { level: 'info' },
+  telemetry: { address: undefined },
+  audit: { path: undefined },
+  admin: { socketPath: '/run/signet/private/admin.sock' },
 });
 
 /** Both ends are allowed. */
@@ -162,6 +293,7 @@ export const TTL_RANGES = {
   jwt: { min: 10 * SECOND, max: 24 * HOUR },
   authority: { min: MINUTE, max: 87_600 * HOUR },
   withdrawalDelay: { min: 0, max: HOUR },
+  pod: { min: 100, max: MINUTE },
 } as const satisfies Record<string, Range>;
 
 /** The reasons are at the fields of `Limits`. */

@@ -11,9 +11,23 @@ import { formatPath, show, type Problem, type Step } from './problems.ts';
 export interface Draft {
   readonly trustDomain?: TrustDomain | undefined;
   readonly x509?: { readonly ttl?: number | undefined } | undefined;
-  readonly authority?: { readonly ttl?: number | undefined } | undefined;
-  readonly attestation?: { readonly unix?: { readonly path?: boolean | undefined } | undefined } | undefined;
+  readonly clusterName?: string | undefined;
+  readonly kubernetes?: { readonly nodeName?: string | undefined } | undefined;
+  readonly authority?: DraftAuthority | undefined;
+  readonly attestation?: DraftAttestation | undefined;
   readonly entries?: readonly (DraftEntry | undefined)[] | undefined;
+}
+
+interface DraftAuthority {
+  readonly type?: string | undefined;
+  readonly ttl?: number | undefined;
+  readonly singleNode?: boolean | undefined;
+  readonly files?: object | undefined;
+}
+
+interface DraftAttestation {
+  readonly unix?: { readonly path?: boolean | undefined } | undefined;
+  readonly kubernetes?: { readonly enabled?: boolean | undefined } | undefined;
 }
 
 export interface DraftEntry {
@@ -32,6 +46,8 @@ export function brokenRules(draft: Draft, written: unknown): Problem[] {
   const entries = draft.entries ?? [];
   return [
     ...authorityRule(draft, written),
+    ...filesRule(draft, written),
+    ...kubernetesRules(draft, written),
     ...entries.flatMap((entry, index) => (entry === undefined ? [] : entryRules(entry, ['entries', index], draft, written))),
     ...overlapRules(entries, written),
   ];
@@ -45,6 +61,41 @@ function authorityRule({ x509, authority }: Draft, written: unknown): Problem[] 
   const found = stands === undefined ? `${show(formatDuration(authority.ttl))} (the default)` : show(stands);
   const allowed = `at least ${formatDuration(2 * x509.ttl)}, twice x509.ttl (${formatDuration(x509.ttl)})`;
   return [{ path: formatPath(path), found, allowed }];
+}
+
+/** The section that the type names is there, and no other. */
+function* filesRule({ authority }: Draft, written: unknown): Iterable<Problem> {
+  if (authority?.type === undefined) return;
+  const stands = valueAt(written, ['authority', 'files']);
+  if (authority.type === 'files' && stands === undefined) {
+    yield { path: 'authority.files', found: show(stands), allowed: 'the files of the CA: certificate and key' };
+  }
+  if (authority.type !== 'files' && stands !== undefined) {
+    yield { path: 'authority.files', found: show(stands), allowed: 'nothing, unless authority.type is files' };
+  }
+}
+
+/** What a node of a cluster has to be told, and what it must not be. */
+function* kubernetesRules({ attestation, authority, clusterName, kubernetes, entries }: Draft, written: unknown): Iterable<Problem> {
+  const enabled = attestation?.kubernetes?.enabled;
+  const report = (path: readonly Step[], allowed: string): Problem => ({ path: formatPath(path), found: show(valueAt(written, path)), allowed });
+  if (enabled === true) {
+    if (clusterName === '') yield report(['clusterName'], 'the name of the cluster, such as prod-eu1 (with attestation.kubernetes)');
+    if (kubernetes !== undefined && valueAt(written, ['kubernetes', 'nodeName']) === undefined) {
+      yield report(['kubernetes', 'nodeName'], 'the name of this node, such as "${NODE_NAME}" (with attestation.kubernetes)');
+    }
+    if (authority?.type === 'embedded' && authority.singleNode === false) {
+      const why = 'as many roots as nodes would share one trust domain; a cluster of one node says authority.singleNode: true';
+      yield report(['authority', 'type'], `files, with attestation.kubernetes: ${why}`);
+    }
+  }
+  if (enabled !== false) return;
+  for (const [index, entry] of (entries ?? []).entries()) {
+    for (const [at, selector] of (entry?.selectors ?? []).entries()) {
+      if (selector?.startsWith('k8s:') !== true) continue;
+      yield report(['entries', index, 'selectors', at], 'k8s selectors only with attestation.kubernetes.enabled: true, else they never match');
+    }
+  }
 }
 
 function entryRules(entry: DraftEntry, at: readonly Step[], draft: Draft, written: unknown): Problem[] {
@@ -74,7 +125,7 @@ function* selectorRules({ selectors }: DraftEntry, report: Report): Iterable<Pro
   for (const index of repeats(selectors)) yield report(['selectors', index], 'each selector once');
   if (selectors.length > 0 && selectors.every((selector) => selector !== undefined && isNarrowing(selector))) {
     const why = 'a process can change its path and sha256 by exec after it has connected';
-    yield report(['selectors'], `a uid, user, gid or group selector among them: ${why}`);
+    yield report(['selectors'], `a uid, user, gid, group or k8s selector among them: ${why}`);
   }
 }
 

@@ -1,15 +1,32 @@
 import { optional } from 'valibot';
 import type { LogLevel } from '../log.ts';
 import { KEY_TYPES } from '../spiffe/key-type.ts';
-import { CONFIG_DEFAULTS, LIMIT_RANGES, TTL_RANGES, type Config, type Limits } from './config.ts';
+import {
+  CONFIG_DEFAULTS,
+  LIMIT_RANGES,
+  TTL_RANGES,
+  type AttestationConfig,
+  type AuthorityConfig,
+  type Config,
+  type KubernetesConfig,
+  type Limits,
+} from './config.ts';
 import { formatDuration } from './duration.ts';
 import {
+  readAddress,
+  readAuditPath,
+  readCgroupRoot,
+  readClusterName,
   readDataDir,
+  readFile,
+  readHost,
+  readKubernetesName,
   readDnsName,
   readHint,
   readIssuer,
   readSelector,
   readSocketPath,
+  readTemplate,
   readTrustDomain,
   readWorkloadId,
 } from './texts.ts';
@@ -21,7 +38,10 @@ const PRIORITIES = { min: -2_147_483_648, max: 2_147_483_647 };
 /** The same as in `log.ts`, which loads the logger: 10 MB that a command which only checks a file does without. */
 export const LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const satisfies readonly LogLevel[];
 
-const { x509, jwt, authority, attestation, limits, log } = CONFIG_DEFAULTS;
+const { x509, jwt, authority, attestation, registration, kubernetes, limits, log } = CONFIG_DEFAULTS;
+
+const PORTS = { min: 1, max: 65_535 };
+const KUBELET_PORT = 10_250;
 
 /** A limit that is counted, under its name in `Limits`. */
 function count(name: keyof Limits) {
@@ -48,6 +68,23 @@ export const CONFIG_SCHEMA = requiredMapping({
   trustDomain: required(leaf(readTrustDomain)),
   socketPath: optional(leaf(readSocketPath), CONFIG_DEFAULTS.socketPath),
   dataDir: optional(leaf(readDataDir), CONFIG_DEFAULTS.dataDir),
+  privateDir: optional(leaf(readDataDir), CONFIG_DEFAULTS.privateDir),
+  clusterName: optional(leaf(readClusterName), CONFIG_DEFAULTS.clusterName),
+  clusterDomain: optional(leaf(readDnsName), CONFIG_DEFAULTS.clusterDomain),
+  onSuperseded: optional(choice(['exit', 'wait']), CONFIG_DEFAULTS.onSuperseded),
+  kubernetes: mapping({
+    nodeName: optional(leaf(readKubernetesName)),
+    kubeconfig: optional(leaf(readFile)),
+    source: optional(choice(['api', 'kubelet']), kubernetes.source),
+    kubelet: optional(
+      requiredMapping({
+        host: optional(leaf(readHost), '127.0.0.1'),
+        port: optional(whole(PORTS), KUBELET_PORT),
+        serverName: optional(leaf(readDnsName)),
+        caFile: optional(leaf(readFile)),
+      }),
+    ),
+  }),
   x509: mapping({
     ttl: optional(duration(TTL_RANGES.x509), formatDuration(x509.ttlMs)),
     keyType: optional(choice(KEY_TYPES), x509.keyType),
@@ -57,10 +94,38 @@ export const CONFIG_SCHEMA = requiredMapping({
     issuer: optional(leaf(readIssuer)),
   }),
   authority: mapping({
-    type: optional(choice([authority.type]), authority.type),
+    type: optional(choice(['embedded', 'files']), authority.type),
     ttl: optional(duration(TTL_RANGES.authority), formatDuration(authority.ttlMs)),
+    singleNode: optional(flag, authority.singleNode),
+    nameConstraint: optional(choice(['none', 'uri']), authority.nameConstraint),
+    files: optional(
+      requiredMapping({
+        certificate: required(leaf(readFile)),
+        key: required(leaf(readFile)),
+        roots: list(leaf(readFile), 'files'),
+      }),
+    ),
   }),
-  attestation: mapping({ unix: mapping({ path: optional(flag, attestation.unix.path) }) }),
+  attestation: mapping({
+    unix: mapping({ path: optional(flag, attestation.unix.path) }),
+    kubernetes: mapping({
+      enabled: optional(flag, attestation.kubernetes.enabled),
+      cgroupRoot: optional(leaf(readCgroupRoot)),
+      podTimeout: optional(duration(TTL_RANGES.pod), formatDuration(attestation.kubernetes.podTimeoutMs)),
+    }),
+  }),
+  registration: mapping({
+    defaultRule: mapping({
+      enabled: optional(flag, registration.defaultRule.enabled),
+      template: optional(leaf(readTemplate), registration.defaultRule.template),
+      namespaces: list(leaf(readKubernetesName), 'namespaces'),
+    }),
+    excludeNamespaces: list(leaf(readKubernetesName), 'namespaces'),
+    customResources: optional(flag, registration.customResources),
+    className: optional(leaf(readClusterName), registration.className),
+    watchClassless: optional(flag, registration.watchClassless),
+    status: optional(flag, registration.status),
+  }),
   entries: list(ENTRY_SCHEMA, 'entries'),
   limits: mapping({
     connections: count('connections'),
@@ -84,6 +149,9 @@ export const CONFIG_SCHEMA = requiredMapping({
   }),
   withdrawalDelay: optional(duration(TTL_RANGES.withdrawalDelay), formatDuration(CONFIG_DEFAULTS.withdrawalDelayMs)),
   log: mapping({ level: optional(choice(LEVELS), log.level) }),
+  telemetry: mapping({ address: optional(leaf(readAddress)) }),
+  audit: mapping({ path: optional(leaf(readAuditPath)) }),
+  admin: mapping({ socketPath: optional(leaf(readSocketPath)) }),
 });
 
 /** A file whose every value has passed. */
@@ -99,10 +167,16 @@ export function toConfig(file: ConfigFile): Config {
     trustDomain: file.trustDomain,
     socketPath: file.socketPath,
     dataDir: file.dataDir,
+    privateDir: file.privateDir,
+    clusterName: file.clusterName,
+    clusterDomain: file.clusterDomain,
+    onSuperseded: file.onSuperseded,
+    kubernetes: toKubernetes(file.kubernetes),
     x509: { ttlMs: file.x509.ttl, keyType: file.x509.keyType },
     jwt: { ttlMs: file.jwt.ttl, issuer: file.jwt.issuer },
-    authority: { type: file.authority.type, ttlMs: file.authority.ttl },
-    attestation: { unix: { path: file.attestation.unix.path } },
+    authority: toAuthority(file.authority),
+    attestation: toAttestation(file.attestation),
+    registration: file.registration,
     entries: file.entries.map(({ x509Ttl, jwtTtl, ...entry }) => ({ ...entry, x509TtlMs: x509Ttl, jwtTtlMs: jwtTtl })),
     limits: {
       ...counts,
@@ -113,5 +187,21 @@ export function toConfig(file: ConfigFile): Config {
     },
     withdrawalDelayMs: file.withdrawalDelay,
     log: { level: file.log.level },
+    telemetry: { address: file.telemetry.address },
+    audit: { path: file.audit.path },
+    admin: { socketPath: file.admin.socketPath ?? `${file.privateDir}/admin.sock` },
   };
+}
+
+function toKubernetes({ nodeName, kubeconfig, source, kubelet }: ConfigFile['kubernetes']): KubernetesConfig {
+  const named = kubelet && { host: kubelet.host, port: kubelet.port, serverName: kubelet.serverName, caFile: kubelet.caFile };
+  return { nodeName, kubeconfig, source, kubelet: named };
+}
+
+function toAuthority({ type, ttl, singleNode, nameConstraint, files }: ConfigFile['authority']): AuthorityConfig {
+  return { type, ttlMs: ttl, singleNode, nameConstraint, files };
+}
+
+function toAttestation({ unix, kubernetes: { enabled, cgroupRoot, podTimeout } }: ConfigFile['attestation']): AttestationConfig {
+  return { unix: { path: unix.path }, kubernetes: { enabled, cgroupRoot, podTimeoutMs: podTimeout } };
 }

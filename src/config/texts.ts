@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { isSignetError } from '../errors.ts';
 import { parseSpiffeId, parseTrustDomain, pathOf, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { parseSelector, SELECTOR_KEYS, type Selector } from '../spiffe/selector.ts';
@@ -53,6 +54,66 @@ export function readSocketPath(input: unknown): string {
 
 export function readDataDir(input: unknown): string {
   return absolutePath(input, LONGEST_DATA_DIR);
+}
+
+/** A file that something else puts there. */
+export function readFile(input: unknown): string {
+  return absolutePath(input, LONGEST_DATA_DIR);
+}
+
+/** A file, or standard output. */
+export function readAuditPath(input: unknown): string {
+  if (input === '-') return input;
+  try {
+    return absolutePath(input, LONGEST_DATA_DIR);
+  } catch (error) {
+    throw error instanceof Refused ? new Refused(`${error.allowed}, or "-" for standard output`) : error;
+  }
+}
+
+/** A cgroup path below the root of its hierarchy (cgroups(7)). */
+export function readCgroupRoot(input: unknown): string {
+  return absolutePath(input, LONGEST_DATA_DIR);
+}
+
+/** The name of a cluster, or of a class of rules: it can stand in an ID as one segment (SPIFFE-ID §2.2). */
+export function readClusterName(input: unknown): string {
+  const what = 'a name of at most 253 letters, digits, dots, dashes and underscores, such as prod-eu1';
+  const text = textOf(input, what);
+  if (!/^[a-zA-Z0-9._-]{0,253}$/.test(text) || text === '.' || text === '..') throw new Refused(what);
+  return text;
+}
+
+/** The name of a namespace or node (RFC 1123 §2.1, as Kubernetes reads it). */
+export function readKubernetesName(input: unknown): string {
+  const what = 'the name of a Kubernetes object such as kube-system';
+  const text = textOf(input, what);
+  if (text.length > LONGEST_DNS_NAME || !text.split('.').every((label) => DNS_LABEL.test(label))) throw new Refused(what);
+  return text;
+}
+
+/** A DNS name or an IP address to connect to. */
+export function readHost(input: unknown): string {
+  const what = 'a host such as 127.0.0.1, ::1 or node1.example.org';
+  const text = textOf(input, what);
+  if (isIP(text) === 0 && (text.length > LONGEST_DNS_NAME || !text.split('.').every((label) => DNS_LABEL.test(label)))) throw new Refused(what);
+  return text;
+}
+
+/** An IP address and a port to listen on. */
+export function readAddress(input: unknown): { readonly host: string; readonly port: number } {
+  const what = 'an IP address and a port such as 127.0.0.1:9464, 0.0.0.0:9464 or [::]:9464';
+  const [, bracketed, plain, digits = ''] = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})$/.exec(textOf(input, what)) ?? [];
+  const host = bracketed ?? plain ?? '';
+  const isGood = isIP(host) === (bracketed === undefined ? 4 : 6);
+  const port = Number(digits);
+  if (!isGood || port > 65_535) throw new Refused(what);
+  return { host, port };
+}
+
+/** The template of an ID; what is in it is judged by `parseTemplate`. */
+export function readTemplate(input: unknown): string {
+  return textOf(input, 'a template such as /ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}');
 }
 
 /** An https URL as RFC 8414 §2 wants an issuer to be. Kept as it is written, because verifiers compare bytes. */

@@ -128,7 +128,7 @@ for (const [yaml, { min, max }, path] of TIMES) {
 
 test('the bounds of lifetimes are those of the documentation', (t) => {
   const bounds = Object.values(TTL_RANGES).flatMap(({ min, max }) => [formatDuration(min), formatDuration(max)]);
-  t.deepEqual(bounds, ['10s', '365d', '10s', '24h', '1m', '3650d', '0s', '1h']);
+  t.deepEqual(bounds, ['10s', '365d', '10s', '24h', '1m', '3650d', '0s', '1h', '100ms', '1m']);
 });
 
 const COUNTS = Object.entries(LIMIT_RANGES).filter(([name]) => !name.endsWith('Ms'));
@@ -188,7 +188,7 @@ refuses(
   '"ed25519"',
   'one of ec-p256, ec-p384, rsa-2048',
 );
-refuses('an unknown authority is refused', 'authority: { type: vault }', 'authority.type', '"vault"', 'embedded');
+refuses('an unknown authority is refused', 'authority: { type: vault }', 'authority.type', '"vault"', 'one of embedded, files');
 refuses(
   'an unknown log level is refused',
   'log: { level: warning }',
@@ -223,7 +223,7 @@ refuses(
   'socketpath: /run/x',
   'socketpath',
   '"socketpath"',
-  'a key among trustDomain, socketPath, dataDir, x509, jwt, authority, attestation, entries, limits, withdrawalDelay, log',
+  'a key among trustDomain, socketPath, dataDir, privateDir, clusterName, clusterDomain, onSuperseded, kubernetes, x509, jwt, authority, attestation, registration, entries, limits, withdrawalDelay, log, telemetry, audit, admin',
   'did you mean "socketPath"?',
 );
 refuses(
@@ -327,17 +327,17 @@ refusesEntry(
 );
 refusesEntry(
   'a selector of an unknown type is refused',
-  entry('', '["k8s:ns:default"]'),
+  entry('', '["docker:label:a"]'),
   '.selectors[0]',
-  '"k8s:ns:default"',
-  `${SELECTOR}: the type is one of unix`,
+  '"docker:label:a"',
+  `${SELECTOR}: the type is one of unix, k8s`,
 );
 refusesEntry(
   'a selector of a type that every object has is refused',
   entry('', '["constructor:a:b"]'),
   '.selectors[0]',
   '"constructor:a:b"',
-  `${SELECTOR}: the type is one of unix`,
+  `${SELECTOR}: the type is one of unix, k8s`,
 );
 refusesEntry(
   'a selector without a number is refused',

@@ -76,6 +76,7 @@ export function configText(directory: string, overrides: Readonly<Record<string,
     trustDomain: 'example.org',
     socketPath: join(directory, 'run', 'api.sock'),
     dataDir: join(directory, 'data'),
+    privateDir: join(directory, 'private'),
     entries: [{ id: OWN_ID, selectors: [`unix:uid:${process.geteuid?.()}`] }],
     ...overrides,
   });
