@@ -21,6 +21,8 @@ export interface InformerOptions<T> extends Selection {
   readonly relistMs?: number;
   /** When to look again for a resource that the cluster does not know. Default 30,000 ms. */
   readonly absentMs?: number;
+  /** What was known when another informer was asked for its `entries`: it counts until a list says otherwise. */
+  readonly seed?: Iterable<readonly [string, Stored<T>]>;
 }
 
 const RELIST_MS = 30 * 60_000;
@@ -40,6 +42,7 @@ export class Informer<T> {
   readonly #store: Store<T>;
   readonly #backOff: BackOff;
   readonly #stop = new AbortController();
+  #watching = new AbortController();
   readonly #firstSync = Promise.withResolvers<void>();
   #running: Promise<void> | undefined;
   /** From where to watch; '' when a list is needed first. */
@@ -51,12 +54,13 @@ export class Informer<T> {
   #lastContact: number | undefined;
   #failure: string | undefined;
   #synced = false;
+  #reloads = 0;
   #absentSince: number | undefined;
 
   constructor(options: InformerOptions<T>) {
     this.#options = options;
     this.#backOff = new BackOff(options.clock, options.random);
-    this.#store = new Store(options.trim, (kind, item, before) => this.#emit(kind, item, before));
+    this.#store = new Store(options.trim, (kind, item, before) => this.#emit(kind, item, before), options.seed);
     this.#firstSync.promise.catch(() => undefined);
   }
 
@@ -81,6 +85,11 @@ export class Informer<T> {
 
   items(): Iterable<T> {
     return this.#store.items();
+  }
+
+  /** All that is known, to seed another informer with. */
+  entries(): Iterable<readonly [string, Stored<T>]> {
+    return this.#store.entries();
   }
 
   /** By name, or by `namespace/name`. */
@@ -108,11 +117,24 @@ export class Informer<T> {
     this.#backOff.nudge();
   }
 
+  /** Asks for everything again, because `trim` keeps more now. What is known stays until the answer is there. */
+  reload(): void {
+    this.#reloads += 1;
+    this.#forget();
+    this.#watching.abort(new KubernetesError('stopped', 'the list is asked for again'));
+    this.nudge();
+  }
+
   async close(): Promise<void> {
     const reason = new KubernetesError('stopped', `the informer of ${this.#options.resource.name} was closed`);
     this.#stop.abort(reason);
     this.#firstSync.reject(reason);
     await this.#running;
+  }
+
+  #forget(): void {
+    this.#store.forgetVersions();
+    this.#resume = '';
   }
 
   get #absentMs(): number {
@@ -122,8 +144,10 @@ export class Informer<T> {
   async #run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
+        const reloads = this.#reloads;
         if (this.#needsList()) await this.#list(signal);
-        if (this.#resume !== '') await this.#watch(signal);
+        if (reloads !== this.#reloads) this.#forget();
+        else if (this.#resume !== '') await this.#watch(signal);
         else await this.#backOff.rest(this.#absentMs, signal);
       } catch (error) {
         if (!signal.aborted) await this.#recover(error, signal).catch(() => undefined);
@@ -185,17 +209,25 @@ export class Informer<T> {
   async #watch(signal: AbortSignal): Promise<void> {
     const { client, resource, fieldSelector, labelSelector, clock, random } = this.#options;
     const timeoutSeconds = Math.round(WATCH_SECONDS * (1 + 0.5 * random.fraction()));
-    const selection = { fieldSelector, labelSelector, resourceVersion: this.#resume, timeoutSeconds, signal };
+    const watching = (this.#watching = new AbortController());
+    const either = AbortSignal.any([signal, watching.signal]);
+    const selection = { fieldSelector, labelSelector, resourceVersion: this.#resume, timeoutSeconds, signal: either };
     let openedAt = Infinity;
     const onOpen = (): void => {
       openedAt = clock.monotonic();
       this.#contact();
     };
     try {
-      for await (const event of client.watch(resource, { ...selection, onOpen })) this.#apply(event);
+      for await (const event of client.watch(resource, { ...selection, onOpen })) {
+        if (watching.signal.aborted) return;
+        this.#apply(event);
+      }
+    } catch (error) {
+      if (!watching.signal.aborted) throw error;
     } finally {
       if (clock.monotonic() - openedAt >= WORKING_WATCH_MS) this.#backOff.reset();
     }
+    if (watching.signal.aborted) return;
     // A server that accepts watches only to end them must not be asked in a tight loop.
     if (clock.monotonic() - openedAt < WORKING_WATCH_MS) await this.#backOff.failed(signal);
   }

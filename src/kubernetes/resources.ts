@@ -29,6 +29,15 @@ export const CLUSTER_FEDERATED_TRUST_DOMAINS: Resource = {
   optional: true,
 };
 
+export const NODE_REPORTS: Resource = { name: 'nodereports', path: '/apis/signet.dev/v1alpha1/nodereports', optional: true };
+export const LEASES: Resource = { name: 'leases', path: '/apis/coordination.k8s.io/v1/leases' };
+export const EVENTS: Resource = { name: 'events', path: '/apis/events.k8s.io/v1/events' };
+
+/** The `apiVersion` of a resource's objects: `v1`, or `group/version`. */
+export function apiVersionOf({ path }: Resource): string {
+  return path.split('/').slice(2, -1).join('/');
+}
+
 /** The path of one object that is in no namespace. */
 export function pathOf(resource: Resource, name: string): string {
   return `${resource.path}/${segment(name)}`;

@@ -28,9 +28,11 @@ export class Store<T> {
   readonly #departed = new Set<string>();
   #objects = new Map<string, Stored<T>>();
 
-  constructor(trim: (raw: JsonObject) => T | undefined, emit: ChangeListener<T>) {
+  /** `seed`: what was known at another time, by key. */
+  constructor(trim: (raw: JsonObject) => T | undefined, emit: ChangeListener<T>, seed: Iterable<readonly [string, Stored<T>]> = []) {
     this.#trim = trim;
     this.#emit = emit;
+    this.#objects = new Map(seed);
   }
 
   get size(): number {
@@ -44,6 +46,16 @@ export class Store<T> {
   /** By name, or `namespace/name`. */
   get(key: string): T | undefined {
     return this.#objects.get(key)?.item;
+  }
+
+  /** Everything, by key, for a store that is to begin with it. */
+  entries(): Iterable<readonly [string, Stored<T>]> {
+    return this.#objects.entries();
+  }
+
+  /** From now on objects are trimmed anew although their version is known: what is kept of them has changed. */
+  forgetVersions(): void {
+    for (const [key, stored] of this.#objects) this.#objects.set(key, { ...stored, resourceVersion: '' });
   }
 
   /** Puts one raw object of a list into `into`, trimmed. What is not kept of it can be collected at once. */

@@ -1,62 +1,48 @@
-import type { Alarm, Clock } from '../clock.ts';
+import type { Clock } from '../clock.ts';
 import type { EventBus } from '../events.ts';
 import { entryKey, type Entry } from '../spiffe/entry.ts';
 import type { Selector } from '../spiffe/selector.ts';
-
-interface Held {
-  readonly entry: Entry;
-  /**
-   * Set once the entry is gone from the configuration: from then on it is not believed any more. On the monotonic clock, so that
-   * no step of wall time makes a withdrawal early or late.
-   */
-  readonly withdrawnAt: number | undefined;
-}
-
-export interface EntryRegistryOptions {
-  /** How long an entry that is gone goes on to count: a manifest that is applied again is no withdrawal. */
-  readonly withdrawalDelayMs: number;
-}
+import { HeldEntries, type HoldOptions } from './held-entries.ts';
+import { POD_UID } from './pods.ts';
 
 /** The static entries: which callers own which identities. */
 export class EntryRegistry {
-  readonly #options: EntryRegistryOptions;
-  readonly #clock: Clock;
   readonly #events: EventBus;
   readonly #listeners = new Set<() => void>();
-  #held = new Map<string, Held>();
+  readonly #held: HeldEntries;
+  /** What an entry is for each pod that it applies to. */
+  readonly #bound = new WeakMap<Entry, Map<Selector, Entry>>();
   #ordered: readonly Entry[] = [];
-  #alarm: Alarm | undefined;
 
-  constructor(entries: readonly Entry[], options: EntryRegistryOptions, clock: Clock, events: EventBus) {
-    this.#options = options;
-    this.#clock = clock;
+  constructor(entries: readonly Entry[], options: HoldOptions, clock: Clock, events: EventBus) {
     this.#events = events;
-    for (const entry of entries) this.#held.set(entryKey(entry), { entry, withdrawnAt: undefined });
-    this.#ordered = order(entries);
+    this.#held = new HeldEntries(options, clock, () => this.#changed());
+    this.#held.replace(entries);
+    this.#ordered = order(this.#held.all);
   }
 
-  /** The entries whose selectors are all among `selectors`; the first is the default identity (Workload API §8, WA-74). */
+  /** All entries, those that are being withdrawn included, in their order. */
+  get all(): readonly Entry[] {
+    return this.#ordered;
+  }
+
+  /**
+   * The entries whose selectors are all among `selectors`; the first is the default identity (Workload API §8, WA-74). For a caller
+   * in a pod they are the pod's own, so that two pods never share a key, and entries by Unix facts alone do not count: inside a
+   * container everybody can be any user.
+   */
   match(selectors: readonly Selector[]): readonly Entry[] {
     const owned = new Set(selectors);
-    const seen = new Set<string>();
-    return this.#ordered.filter((entry) => {
-      if (!entry.selectors.every((selector) => owned.has(selector))) return false;
-      // Two ways to one identity are one identity: the first counts.
-      const identity = `${entry.id}\n${entry.hint}`;
-      return !seen.has(identity) && seen.add(identity);
-    });
+    const pod = selectors.find((selector) => selector.startsWith(POD_UID));
+    const matching = this.#ordered.filter((entry) => entry.selectors.every((selector) => owned.has(selector)));
+    const own = pod === undefined ? matching : matching.filter(isForContainers).map((entry) => this.#bind(entry, pod));
+    return distinctIdentities(own);
   }
 
   /** Takes `entries` for all there are. New ones and new versions count at once, missing ones after the delay. */
   replace(entries: readonly Entry[]): void {
-    const next = new Map<string, Held>();
-    for (const entry of entries) next.set(entryKey(entry), { entry, withdrawnAt: undefined });
-    const withdrawnAt = this.#clock.monotonic() + this.#options.withdrawalDelayMs;
-    for (const [key, held] of this.#held) {
-      if (!next.has(key)) next.set(key, { entry: held.entry, withdrawnAt: held.withdrawnAt ?? withdrawnAt });
-    }
-    this.#held = next;
-    this.#settle();
+    this.#held.replace(entries);
+    this.#changed();
   }
 
   /** Calls `listener` after each change. Returns the way to stop. */
@@ -65,25 +51,43 @@ export class EntryRegistry {
     return () => void this.#listeners.delete(listener);
   }
 
-  close(): void {
-    this.#alarm?.cancel();
+  /** Forgets what the entries were for a pod that is gone. */
+  release(podUid: string): void {
+    for (const entry of this.#ordered) this.#bound.get(entry)?.delete(`${POD_UID}${podUid}`);
   }
 
-  /** Drops what was withdrawn long enough ago, tells the change and waits for the next one to drop. */
-  #settle(): void {
-    const now = this.#clock.monotonic();
-    let next = Infinity;
-    for (const [key, { withdrawnAt }] of this.#held) {
-      if (withdrawnAt === undefined) continue;
-      if (withdrawnAt <= now) this.#held.delete(key);
-      else next = Math.min(next, withdrawnAt);
-    }
-    this.#alarm?.cancel();
-    this.#alarm = Number.isFinite(next) ? this.#clock.after(next - now, () => this.#settle()) : undefined;
-    this.#ordered = order([...this.#held.values()].map(({ entry }) => entry));
+  close(): void {
+    this.#held.close();
+  }
+
+  #bind(entry: Entry, pod: Selector): Entry {
+    if (entry.selectors.includes(pod)) return entry;
+    const pods = this.#bound.get(entry) ?? new Map<Selector, Entry>();
+    this.#bound.set(entry, pods);
+    const bound = pods.get(pod) ?? { ...entry, selectors: [...entry.selectors, pod] };
+    pods.set(pod, bound);
+    return bound;
+  }
+
+  #changed(): void {
+    this.#ordered = order(this.#held.all);
     this.#events.publish('entriesChanged', { count: this.#ordered.length });
     for (const listener of [...this.#listeners]) listener();
   }
+}
+
+/** True for an entry that can apply inside a container: not one by Unix facts alone. */
+export function isForContainers(entry: Entry): boolean {
+  return entry.selectors.some((selector) => !selector.startsWith('unix:'));
+}
+
+/** Two ways to one identity are one identity: the first counts. */
+export function distinctIdentities(entries: readonly Entry[]): readonly Entry[] {
+  const seen = new Set<string>();
+  return entries.filter((entry) => {
+    const identity = `${entry.id}\n${entry.hint}`;
+    return !seen.has(identity) && seen.add(identity);
+  });
 }
 
 /** By priority, then by the bytes of the ID, so that the order is the same after every restart. */

@@ -167,7 +167,8 @@ export class WorkloadApi {
       checkHeader(call);
       const ready = this.#gate.value;
       const entries = ready?.entitlements.known(caller);
-      const made = ready !== undefined && entries !== undefined ? make(ready, method === 'FetchJWTSVID' ? some(entries) : entries) : this.#answerLater(method, caller, make);
+      const isSure = entries !== undefined && (entries.length > 0 || ready?.entitlements.isComplete(caller) === true);
+      const made = ready !== undefined && isSure ? make(ready, method === 'FetchJWTSVID' ? some(entries) : entries) : this.#answerLater(method, caller, make);
       if (made instanceof Promise) made.then(send).catch(refuse);
       else send(made);
     } catch (error) {
@@ -217,10 +218,12 @@ export class WorkloadApi {
     const entitle = (): void => {
       const entries = ready.entitlements.known(caller) ?? [];
       if (entries.length > 0) return feeds.turnTo(entries);
+      // What the caller has stays until it is sure that nothing is its own.
+      if (!ready.entitlements.isComplete(caller)) return;
       feeds.close();
       stream.refuse(refusals.noIdentity);
     };
-    const stopEntitlements = ready.entitlements.onChange(entitle);
+    const stopEntitlements = ready.entitlements.follow(caller, entitle);
     const deadline = this.#tools.clock.after(this.#limits.readyTimeoutMs, () => {
       if (!stream.hasState) stream.refuse(refusals.notIssued);
     });

@@ -53,6 +53,7 @@ export function refusalOf(error: unknown): Refusal {
   if (isSignetError(error, 'caller_changed')) return refusals.callerChanged;
   if (isSignetError(error, 'caller_unknown', 'kernel', 'timed_out')) return refusals.attestationFailed;
   if (isSignetError(error, 'authority_unavailable')) return refusals.notIssued;
+  if (isSignetError(error, 'unavailable')) return refusals.notReady;
   if (isSignetError(error, 'stopped')) return refusals.stopping;
   return refusals.failed;
 }

@@ -423,3 +423,44 @@ test('closing ends the watch, the waits and whoever waits for the first list', a
   await synced;
   t.is(other.clock.pending, 0);
 });
+
+test('an informer begins with what another one knew, and tells only what differs from it', async (t) => {
+  const first = await watching(t, [object('a', 'ua', 1), object('b', 'ub', 2), object('c', 'uc', 3)]);
+  const second = await setUp(t, { seed: [...first.informer.entries()] });
+  t.false(second.informer.synced);
+  t.deepEqual([...second.informer.items()], ['ua@1', 'ub@2', 'uc@3']);
+  second.api.objects = [object('a', 'ua', 1), object('b', 'ub', 9)];
+  second.informer.start();
+  await second.informer.whenSynced();
+  t.deepEqual(second.told, ['removed uc@3', 'changed ub@9']);
+});
+
+test('a reload trims everything again, and goes on watching', async (t) => {
+  let isLong = false;
+  const trimmed = (raw: JsonObject): string => `${trim(raw)}${isLong ? '!' : ''}`;
+  const scene = await watching(t, [object('a', 'ua', 1)], { trim: trimmed });
+  isLong = true;
+  scene.informer.reload();
+  await until(() => scene.told.length === 2, 'the new list');
+  t.deepEqual(scene.told, ['added ua@1', 'changed ua@1!']);
+  await until(() => scene.opened() === 2, 'the second watch');
+  scene.api.tell('ADDED', object('b', 'ub', 101));
+  await until(() => scene.told.length === 3, 'the event');
+  t.is(scene.told[2], 'added ub@101!');
+  t.is(scene.informer.failure, undefined);
+});
+
+test('a reload that is asked for while a list is under way is not lost', async (t) => {
+  let isLong = false;
+  const trimmed = (raw: JsonObject): string => {
+    const item = `${trim(raw)}${isLong ? '!' : ''}`;
+    if (!isLong) scene.informer.reload();
+    isLong = true;
+    return item;
+  };
+  const scene = await setUp(t, { trim: trimmed });
+  scene.api.objects = [object('a', 'ua', 1)];
+  scene.informer.start();
+  await until(() => scene.told.length === 2, 'both lists');
+  t.deepEqual(scene.told, ['added ua@1', 'changed ua@1!']);
+});

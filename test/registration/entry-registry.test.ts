@@ -72,3 +72,33 @@ test('a new version of an entry takes the place of the old one at once', (t) => 
   r.replace([entry('a', ['unix:uid:1'], { dnsNames: ['web'] })]);
   t.deepEqual(r.match(['unix:uid:1']).map(({ dnsNames }) => dnsNames), [['web']]);
 });
+
+const POD_A = ['k8s:ns:web', 'k8s:pod-uid:aaaa', 'unix:uid:0'];
+const POD_B = ['k8s:ns:web', 'k8s:pod-uid:bbbb', 'unix:uid:0'];
+
+test('an entry by Unix facts alone never applies inside a container, whose root is uid 0 too', (t) => {
+  const { registry: r } = registry([entry('host', ['unix:uid:0']), entry('web', ['k8s:ns:web']), entry('both', ['k8s:ns:web', 'unix:uid:0'])]);
+  t.deepEqual(paths(r.match(POD_A)), ['both', 'web']);
+  t.deepEqual(paths(r.match(['unix:uid:0'])), ['host']);
+});
+
+test('two pods never share an entry, so that they never share a key; one pod always has the same', (t) => {
+  const { registry: r } = registry([entry('web', ['k8s:ns:web'])]);
+  const [a] = r.match(POD_A);
+  const [b] = r.match(POD_B);
+  t.deepEqual(a?.selectors, ['k8s:ns:web', 'k8s:pod-uid:aaaa']);
+  t.deepEqual(b?.selectors, ['k8s:ns:web', 'k8s:pod-uid:bbbb']);
+  t.is(r.match(POD_A)[0], a, 'a stream is not disturbed by a second look');
+});
+
+test('an entry that was for one pod anyway is not changed', (t) => {
+  const own = entry('web', ['k8s:pod-uid:aaaa']);
+  t.is(registry([own]).registry.match(POD_A)[0], own);
+});
+
+test('entries that are read again without a difference stay the same objects', (t) => {
+  const { registry: r } = registry([entry('a', ['unix:uid:1'])]);
+  const [before] = r.match(['unix:uid:1']);
+  r.replace([entry('a', ['unix:uid:1'])]);
+  t.is(r.match(['unix:uid:1'])[0], before);
+});
