@@ -42,6 +42,7 @@ export class Entitlements<C extends object> {
   readonly #clock: Clock;
   readonly #attested = new WeakMap<C, readonly Selector[]>();
   readonly #attesting = new WeakMap<C, Promise<void>>();
+  readonly #gone = new WeakSet<C>();
   readonly #followers = new Map<C, Set<Follower>>();
   readonly #stops: readonly (() => void)[];
   #matched = new WeakMap<C, readonly Entry[]>();
@@ -102,6 +103,7 @@ export class Entitlements<C extends object> {
 
   /** Lets go of a caller whose connection is closed. */
   forget(caller: C): void {
+    this.#gone.add(caller);
     this.#followers.delete(caller);
     this.#attested.delete(caller);
     this.#matched.delete(caller);
@@ -134,6 +136,8 @@ export class Entitlements<C extends object> {
       this.#attested.set(caller, this.#attestation.current?.(caller) ?? selectors);
     } finally {
       alarm.cancel();
+      // It went while it was attested: what the attestors hold of it since then is let go of too.
+      if (this.#gone.has(caller)) this.#attestation.forget?.(caller);
     }
   }
 

@@ -191,6 +191,7 @@ export class LeaseElection {
       this.#isHolder = false;
       await work;
     }
+    this.#nextPollMs = FIRST_POLL_MS;
     log?.info({ event: 'lease.ended', reason: messageOf(term.reason) }, `this agent no longer holds the Lease ${name}`);
     if (!deadline.signal.aborted && !tenure.isLost) await this.#release(tenure.held);
   }

@@ -25,7 +25,7 @@ export interface Watching {
   readonly response: ServerResponse;
 }
 
-/** An API server that knows one collection and as many faults as a test gives it. */
+/** An API server that knows one collection, or those that a test names, and as many faults as a test gives it. */
 export class FakeApi {
   readonly seen: Seen[] = [];
   readonly watches = new Set<Watching>();
@@ -35,6 +35,8 @@ export class FakeApi {
   /** Resource version that lists and bookmarks tell. */
   version = 100;
   objects: JsonObject[] = [];
+  /** By path. When there are some, all other paths are unknown, and `objects` does not count. */
+  readonly collections = new Map<string, JsonObject[]>();
   /** Objects in one page; by default all. */
   page = Infinity;
   readonly pki: TestPki;
@@ -77,9 +79,9 @@ export class FakeApi {
     return credentialsFrom({ server: new URL(`https://127.0.0.1:${this.#port}`), origin: 'test', ca: { text: this.pki.ca }, token });
   }
 
-  /** Sends an event to every watch. */
-  tell(type: string, object: JsonObject): void {
-    for (const { response } of this.watches) response.write(`${JSON.stringify({ type, object })}\n`);
+  /** Sends an event to every watch, or to those of one path. */
+  tell(type: string, object: JsonObject, path?: string): void {
+    for (const { seen, response } of this.watches) if (path === undefined || seen.path === path) response.write(`${JSON.stringify({ type, object })}\n`);
   }
 
   /** Sends bytes as they are. */
@@ -114,6 +116,7 @@ export class FakeApi {
     const fault = this.faults.findIndex((one) => one(seen, response, request));
     if (fault !== -1) return void this.faults.splice(fault, 1);
     if (this.token !== undefined && request.headers.authorization !== `Bearer ${this.token}`) return answer(response, 401, status(401, 'Unauthorized', 'Unauthorized'));
+    if (this.collections.size > 0 && !this.collections.has(seen.path)) return answer(response, 404, status(404, 'NotFound', 'the server could not find the requested resource'));
     if (seen.query.has('watch')) return this.#watch(seen, response);
     this.#list(seen, response);
   }
@@ -127,11 +130,12 @@ export class FakeApi {
     response.flushHeaders();
   }
 
-  #list({ query }: Seen, response: ServerResponse): void {
+  #list({ path, query }: Seen, response: ServerResponse): void {
+    const objects = this.collections.get(path) ?? this.objects;
     const from = Number(query.get('continue') ?? 0);
-    const to = Math.min(from + this.page, this.objects.length);
-    const rest = to < this.objects.length ? { continue: String(to) } : {};
-    answer(response, 200, { kind: 'PodList', metadata: { resourceVersion: String(this.version), ...rest }, items: this.objects.slice(from, to) });
+    const to = Math.min(from + this.page, objects.length);
+    const rest = to < objects.length ? { continue: String(to) } : {};
+    answer(response, 200, { kind: 'PodList', metadata: { resourceVersion: String(this.version), ...rest }, items: objects.slice(from, to) });
   }
 }
 
