@@ -88,6 +88,11 @@ export class PodIndex {
     return this.#pods.size;
   }
 
+  /** The pods that the source lists. */
+  listed(): Iterable<Pod> {
+    return this.#pods.values();
+  }
+
   /** Pods that are known although the source does not list them: departed ones, and those that only the lookup has told of. */
   get unlisted(): number {
     return this.#unlisted.size;

@@ -1,0 +1,240 @@
+import type { Clock } from '../clock.ts';
+import type { EventBus } from '../events.ts';
+import type { CustomObject, Needs } from '../kubernetes/cluster.ts';
+import type { TextMap } from '../kubernetes/json.ts';
+import type { KubernetesNode } from '../kubernetes/objects.ts';
+import type { PodListener } from '../kubernetes/pod-index.ts';
+import type { Pod } from '../kubernetes/pod.ts';
+import type { Entry } from '../spiffe/entry.ts';
+import type { Selector } from '../spiffe/selector.ts';
+import { distinctIdentities, EntryRegistry } from './entry-registry.ts';
+import { HeldEntries, type HoldOptions } from './held-entries.ts';
+import { POD_UID } from './pods.ts';
+import { readRules, type RuleSet, type RuleSetOptions } from './rule-set.ts';
+import { problemText } from './rules/problems.ts';
+import { evaluate, type Evaluation } from './rules/rules.ts';
+import { needsOf } from './rules/select.ts';
+import type { RuleTally } from './status/tally.ts';
+
+/** What is needed of the cluster as this node sees it. */
+export interface ClusterView {
+  readonly pods: { find(uid: string): Pod | undefined; listed(): Iterable<Pod>; onChange(listener: PodListener): () => void };
+  readonly spiffeIds: { items(): Iterable<CustomObject> } | undefined;
+  readonly staticEntries: { items(): Iterable<CustomObject> } | undefined;
+  readonly node: KubernetesNode | undefined;
+  readonly knowsRules: boolean;
+  readonly isSynced: boolean;
+  namespaceLabels(name: string): TextMap | undefined;
+  need(needs: Needs): void;
+  onChange(listener: () => void): () => void;
+}
+
+export interface PodRegistryOptions extends RuleSetOptions, HoldOptions {
+  readonly clusterName: string;
+  readonly clusterDomain: string;
+  readonly excludeNamespaces: readonly string[];
+}
+
+interface Known {
+  /** As the pod was when the entries were worked out. */
+  pod: Pod;
+  complete: boolean;
+  readonly held: HeldEntries;
+}
+
+/**
+ * Which callers of a node of a cluster own which identities: the entries of the configuration, and what the cluster's rules give
+ * to pods. Rules are evaluated here, on the node, so that a change is in force as soon as it is known.
+ */
+export class PodRegistry {
+  readonly #options: PodRegistryOptions;
+  readonly #cluster: ClusterView;
+  readonly #clock: Clock;
+  readonly #events: EventBus;
+  readonly #listeners = new Set<() => void>();
+  readonly #pods = new Map<string, Known>();
+  readonly #static: EntryRegistry;
+  readonly #stops: readonly (() => void)[];
+  #knowing = Promise.withResolvers<void>();
+  #isKnown = false;
+  #configured: readonly Entry[];
+  #rules: RuleSet = { pods: [], statics: [], refused: [] };
+
+  constructor(entries: readonly Entry[], options: PodRegistryOptions, cluster: ClusterView, clock: Clock, events: EventBus) {
+    this.#configured = entries;
+    this.#options = options;
+    this.#cluster = cluster;
+    this.#clock = clock;
+    this.#events = events;
+    this.#static = new EntryRegistry(entries, options, clock, events);
+    this.#stops = [
+      this.#static.onChange(() => this.#tell()),
+      cluster.pods.onChange((change, pod) => this.#podChanged(change, pod)),
+      cluster.onChange(() => this.#read()),
+    ];
+    this.#read();
+  }
+
+  /** The rules that count, and those that are refused. */
+  get rules(): RuleSet {
+    return this.#rules;
+  }
+
+  /** The entries by the caller's selectors alone: of the configuration and of ClusterStaticEntry objects. */
+  get staticEntries(): readonly { readonly entry: Entry; readonly from: string }[] {
+    const objects = this.#rules.statics.map(({ name, entry }) => ({ entry, from: `ClusterStaticEntry ${name}` }));
+    return [...this.#configured.map((entry) => ({ entry, from: 'configuration' })), ...objects];
+  }
+
+  /** The entries that a caller with these selectors owns; the first is its default identity. */
+  match(selectors: readonly Selector[]): readonly Entry[] {
+    const fixed = this.#static.match(selectors);
+    const uid = podUidOf(selectors);
+    if (uid === undefined) return fixed;
+    const owned = new Set(selectors);
+    const own = this.#entriesOf(uid).filter((entry) => entry.selectors.every((selector) => owned.has(selector)));
+    // Rules have no priority of their own: an entry with a higher one than theirs, or the same, comes first.
+    const [first, last] = [fixed.filter(({ priority }) => priority >= 0), fixed.filter(({ priority }) => priority < 0)];
+    return distinctIdentities([...first, ...own, ...last]);
+  }
+
+  /** Resolves when the rules are known, if they matter for such a caller. */
+  async whenKnown(selectors: readonly Selector[], signal: AbortSignal): Promise<void> {
+    if (this.#cluster.knowsRules || podUidOf(selectors) === undefined) return;
+    const aborted = Promise.withResolvers<never>();
+    const abort = (): void => aborted.reject(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    await Promise.race([this.#knowing.promise, aborted.promise]).finally(() => signal.removeEventListener('abort', abort));
+  }
+
+  /** False while "none" may only mean that something is not known yet. */
+  isComplete(selectors: readonly Selector[]): boolean {
+    if (!this.#cluster.isSynced) return false;
+    const uid = podUidOf(selectors);
+    return uid === undefined || (this.#pods.get(uid)?.complete ?? true);
+  }
+
+  /** What each rule says of a pod. `rules`: others than those in force. */
+  decide(pod: Pod, rules: RuleSet = this.#rules): Evaluation {
+    const { trustDomain, clusterName, clusterDomain, excludeNamespaces } = this.#options;
+    const namespaceLabels = this.#cluster.namespaceLabels(pod.namespace);
+    const facts = { trustDomain, clusterName, clusterDomain, pod, node: this.#cluster.node, namespaceLabels };
+    return evaluate(rules.pods, facts, { excludeNamespaces });
+  }
+
+  /** What each rule that is an object of the cluster comes to on this node. */
+  tallies(): RuleTally[] {
+    const tallies = new Map<string, Counted>();
+    for (const rule of [...this.#rules.pods, ...this.#rules.statics, ...this.#rules.refused]) {
+      if (rule.source !== 'ClusterSPIFFEID' && rule.source !== 'ClusterStaticEntry') continue;
+      const problem = 'problems' in rule ? problemText(rule.problems) : undefined;
+      const { source: kind, name, uid, generation } = rule;
+      tallies.set(`${kind}/${name}`, { kind, name, uid, generation, podsSelected: 0, podsFailed: 0, entriesMasked: 0, problem });
+    }
+    for (const pod of this.#cluster.pods.listed()) this.#count(pod, tallies);
+    return [...tallies.values()];
+  }
+
+  /** Takes `entries` for all that the configuration has. New ones count at once, missing ones after the delay. */
+  replace(entries: readonly Entry[]): void {
+    this.#configured = entries;
+    this.#static.replace([...entries, ...this.#rules.statics.map(({ entry }) => entry)]);
+  }
+
+  onChange(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  close(): void {
+    for (const stop of this.#stops) stop();
+    for (const { held } of this.#pods.values()) held.close();
+    this.#static.close();
+  }
+
+  #entriesOf(uid: string): readonly Entry[] {
+    const pod = this.#cluster.pods.find(uid);
+    const known = this.#pods.get(uid);
+    if (pod === undefined) return known?.held.all ?? [];
+    if (known === undefined) return this.#learn(pod).held.all;
+    if (known.pod !== pod) this.#evaluate(known, pod);
+    return known.held.all;
+  }
+
+  #learn(pod: Pod): Known {
+    const known: Known = { pod, complete: false, held: new HeldEntries(this.#options, this.#clock, () => this.#tell()) };
+    this.#pods.set(pod.uid, known);
+    this.#evaluate(known, pod);
+    return known;
+  }
+
+  /** True when the pod's entries are others now. What is undecided gives nothing and takes nothing away. */
+  #evaluate(known: Known, pod: Pod): boolean {
+    const { entries, complete } = this.decide(pod);
+    known.pod = pod;
+    known.complete = complete;
+    if (complete) return known.held.replace(entries);
+    const added = new Set(entries.map(({ id }) => id));
+    return known.held.replace([...entries, ...known.held.all.filter(({ id }) => !added.has(id))]);
+  }
+
+  #podChanged(change: Parameters<PodListener>[0], pod: Pod): void {
+    const known = this.#pods.get(pod.uid);
+    if (change === 'removed') {
+      known?.held.close();
+      this.#pods.delete(pod.uid);
+      this.#static.release(pod.uid);
+    } else if (known !== undefined && this.#evaluate(known, pod)) {
+      this.#tell();
+    }
+  }
+
+  #read(): void {
+    const { spiffeIds, staticEntries } = this.#cluster;
+    const before = this.#rules;
+    this.#rules = readRules(spiffeIds?.items() ?? [], staticEntries?.items() ?? [], this.#options);
+    this.#tellRefused(before);
+    const needs = needsOf(this.#rules.pods);
+    this.#cluster.need({ annotations: needs.has('annotations'), namespaces: needs.has('namespaceLabels'), node: needs.has('node') });
+    for (const known of this.#pods.values()) this.#evaluate(known, this.#cluster.pods.find(known.pod.uid) ?? known.pod);
+    this.#settle(this.#cluster.knowsRules);
+    // It tells the change, of whichever kind it is.
+    this.replace(this.#configured);
+  }
+
+  /** A new rule may look at what is not followed yet: then whoever comes waits again. */
+  #settle(isKnown: boolean): void {
+    if (isKnown) this.#knowing.resolve();
+    else if (this.#isKnown) this.#knowing = Promise.withResolvers();
+    this.#isKnown = isKnown;
+  }
+
+  #tellRefused({ refused: before }: RuleSet): void {
+    const known = new Set(before.map(({ uid, generation }) => `${uid}/${generation}`));
+    for (const { source, name, uid, generation, problems } of this.#rules.refused) {
+      if (!known.has(`${uid}/${generation}`)) this.#events.publish('ruleRefused', { kind: source, name, problem: problemText(problems) });
+    }
+  }
+
+  #count(pod: Pod, tallies: ReadonlyMap<string, Counted>): void {
+    for (const { source, rule, outcome, problems } of this.decide(pod).decisions) {
+      const counted = tallies.get(`${source}/${rule}`);
+      if (counted === undefined || (outcome !== 'applies' && outcome !== 'masked' && outcome !== 'failed')) continue;
+      counted.podsSelected += 1;
+      if (outcome === 'failed') counted.podsFailed += 1;
+      if (outcome === 'masked') counted.entriesMasked += 1;
+      counted.problem ??= problems?.[0];
+    }
+  }
+
+  #tell(): void {
+    for (const listener of [...this.#listeners]) listener();
+  }
+}
+
+/** A tally that is being added up. */
+type Counted = { -readonly [K in keyof RuleTally]: RuleTally[K] };
+
+function podUidOf(selectors: readonly Selector[]): string | undefined {
+  return selectors.find((selector) => selector.startsWith(POD_UID))?.slice(POD_UID.length);
+}
