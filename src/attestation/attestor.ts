@@ -4,16 +4,24 @@ import { assertSameProcess, type Caller } from './caller.ts';
 
 /** Finds out facts about a caller. */
 export interface Attestor {
-  /** The type of its selectors: `unix`. */
+  /** The type of its selectors: `unix`, `k8s`. */
   readonly name: string;
   /** All of its selectors, or a rejection: never a part of them because something could not be read. */
   attest(caller: Caller, signal: AbortSignal): Promise<readonly Selector[]>;
+  /** What `attest` would say now of a caller that it attested; undefined when it does not know. Left out: it never changes. */
+  current?(caller: Caller): readonly Selector[] | undefined;
+  /** Calls `listener` with attested callers of whom `current` says something else now. Returns the way to stop. */
+  onChange?(listener: (callers: readonly Caller[]) => void): () => void;
+  /** The caller is gone: nothing is kept of it. */
+  forget?(caller: Caller): void;
 }
 
 /** What all attestors together say of a caller. */
 export class Attestation {
   readonly #attestors: readonly Attestor[];
   readonly #kernel: Kernel;
+  /** Of each attestor, in their order. */
+  readonly #found = new WeakMap<Caller, readonly (readonly Selector[])[]>();
 
   constructor(attestors: readonly Attestor[], kernel: Kernel) {
     this.#attestors = attestors;
@@ -33,6 +41,35 @@ export class Attestation {
     const found = await Promise.all(this.#attestors.map((attestor) => attestor.attest(caller, signal)));
     signal.throwIfAborted();
     assertSameProcess(this.#kernel, caller);
-    return [...new Set(found.flat())].sort();
+    this.#found.set(caller, found);
+    return sorted(found);
   }
+
+  /** What `attest` would say now, as far as attestors follow it; undefined for one that was not attested, or was forgotten. */
+  current(caller: Caller): readonly Selector[] | undefined {
+    const found = this.#found.get(caller);
+    if (found === undefined) return undefined;
+    const now: (readonly Selector[])[] = [];
+    for (const [index, attestor] of this.#attestors.entries()) {
+      const selectors = attestor.current === undefined ? found[index] : attestor.current(caller);
+      if (selectors === undefined) return undefined;
+      now.push(selectors);
+    }
+    return sorted(now);
+  }
+
+  /** Calls `listener` with attested callers whose selectors have changed. Returns the way to stop. */
+  onChange(listener: (callers: readonly Caller[]) => void): () => void {
+    const stops = this.#attestors.map((attestor) => attestor.onChange?.(listener));
+    return () => stops.forEach((stop) => stop?.());
+  }
+
+  forget(caller: Caller): void {
+    this.#found.delete(caller);
+    for (const attestor of this.#attestors) attestor.forget?.(caller);
+  }
+}
+
+function sorted(found: readonly (readonly Selector[])[]): readonly Selector[] {
+  return [...new Set(found.flat())].sort();
 }

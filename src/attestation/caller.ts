@@ -15,7 +15,7 @@ export interface Caller {
   readonly groups: readonly number[];
   /** Open until `releaseCaller`. */
   readonly pidfd: number;
-  /** Whose share of every limit it uses: `uid:1000`. */
+  /** Whose share of every limit it uses: `uid:1000`, or `pod:<uid>` where pods are attested. */
   readonly owner: string;
   /** Field 22 of `/proc/<pid>/stat`, only where the kernel gives no pidfd of the peer. */
   readonly startTime: string | undefined;
@@ -30,19 +30,27 @@ const released = new WeakSet<Caller>();
  * Without SO_PEERPIDFD (before Linux 6.5) a process that ends, with its pid given to another one, before this function is called
  * cannot be told from that other one, unless their user IDs differ: `assertSameProcess` then refuses.
  *
+ * @param ownerOf whose share of the limits a process uses; must not throw. Undefined, or left out: its user's.
  * @throws SignetError `caller_unknown` without credentials or with pid 0 (`refusalReasonOf` tells which), `caller_gone` when the
  * process has ended already, `kernel` when the kernel cannot tell.
  */
-export function identifyCaller(kernel: Kernel, fd: number, connection: number, procRoot = '/proc'): Caller {
+export function identifyCaller(
+  kernel: Kernel,
+  fd: number,
+  connection: number,
+  procRoot = '/proc',
+  ownerOf?: (pid: number) => string | undefined,
+): Caller {
   const { pid, uid, gid, groups } = kernel.peerCredentials(fd);
   if (uid === NO_ID) throw new SignetError('caller_unknown', 'no_credentials: the connection has no peer credentials');
   if (pid === 0) throw new SignetError('caller_unknown', `pid_zero: the peer (uid ${uid}) is in a hidden pid namespace`);
   const pidfd = kernel.peerPidfd(fd, pid);
   try {
     const startTime = kernel.hasPeerPidfd ? undefined : readStartTime(pid, procRoot);
+    const owner = ownerOf?.(pid) ?? `uid:${uid}`;
     // Asked after /proc was read: while the process of the pidfd lives, its pid is its own.
     if (kernel.hasExited(pidfd)) throw gone(pid, 'has ended');
-    return { connection, pid, uid, gid, groups, pidfd, owner: `uid:${uid}`, startTime };
+    return { connection, pid, uid, gid, groups, pidfd, owner, startTime };
   } catch (error) {
     kernel.closeDescriptor(pidfd);
     throw error;
