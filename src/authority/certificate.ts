@@ -3,14 +3,18 @@ import { createHash, X509Certificate as OpenSslCertificate, type KeyObject, type
 import * as x509 from '@peculiar/x509';
 import { SignetError } from '../errors.ts';
 import type { Random } from '../random.ts';
-import type { SpiffeId } from '../spiffe/id.ts';
+import { idOfTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
+import { readElements } from './der.ts';
 import type { KeyPair } from './keys.ts';
+import { NAME_CONSTRAINTS_OID, permittingUriHost, type NameConstraint } from './name-constraints.ts';
 
 /** A CA certificate with its key. */
 export interface Issuer extends KeyPair {
   readonly certificate: Buffer;
   /** RFC 4514, as it stands in the certificate. */
   readonly subject: string;
+  /** The subject's DER: verifiers compare octets, so that what is below copies it (RFC 5280 §4.1.2.4). */
+  readonly subjectName: Buffer;
   /** The subject key identifier as it is in the certificate, never computed again: what leaves point to must be what is there. */
   readonly subjectKeyId: Buffer;
   /** Milliseconds since the Unix epoch. */
@@ -26,7 +30,20 @@ export interface CertificateRequest {
   readonly notAfter: number;
 }
 
+/** A CA that stands above node CAs. */
+export type SigningCa = Pick<Issuer, 'privateKey' | 'subjectName' | 'subjectKeyId'>;
+
+export interface IntermediateRequest {
+  readonly trustDomain: TrustDomain;
+  readonly publicKey: KeyObject;
+  readonly nameConstraint: NameConstraint;
+  readonly notBefore: number;
+  readonly notAfter: number;
+}
+
 const { KeyUsageFlags } = x509;
+
+const EXPLICIT_VERSION = 0xa0;
 
 /** A self-signed CA certificate whose SPIFFE ID is that of the trust domain (X509-SVID §3.2, Appendix A). */
 export async function createRoot(
@@ -52,6 +69,49 @@ export async function createRoot(
   });
 }
 
+/**
+ * A node CA: path length 0, the SPIFFE ID of its trust domain (X509-SVID §3.2, §4.1, §4.3, Appendix A), and if asked for a critical
+ * constraint to that trust domain (§4.2).
+ */
+export async function createIntermediate(issuer: SigningCa, request: IntermediateRequest, random: Random): Promise<Buffer> {
+  const serial = newSerial(random);
+  const extensions: x509.Extension[] = [
+    new x509.BasicConstraintsExtension(true, 0, true),
+    new x509.KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
+    new x509.SubjectAlternativeNameExtension([{ type: 'url', value: idOfTrustDomain(request.trustDomain) }]),
+    new x509.SubjectKeyIdentifierExtension(keyId(request.publicKey).toString('hex')),
+    new x509.AuthorityKeyIdentifierExtension(issuer.subjectKeyId.toString('hex')),
+  ];
+  if (request.nameConstraint === 'uri') extensions.push(new x509.Extension(NAME_CONSTRAINTS_OID, true, permittingUriHost(request.trustDomain)));
+  return build({
+    serial,
+    subject: nodeCaName(serial),
+    issuer: new x509.Name(issuer.subjectName),
+    notBefore: request.notBefore,
+    notAfter: request.notAfter,
+    keys: { publicKey: request.publicKey, signer: issuer.privateKey },
+    extensions,
+  });
+}
+
+/** A PKCS #10 request in DER for a node CA, for a CA that wants to see that its asker holds the key (RFC 2986 §4). */
+export async function createCsr(keys: KeyPair, trustDomain: TrustDomain, random: Random): Promise<Buffer> {
+  const request = await x509.Pkcs10CertificateRequestGenerator.create({
+    name: nodeCaName(newSerial(random)),
+    keys: {
+      publicKey: keys.publicKey.toCryptoKey(importAlgorithm(keys.publicKey), true, ['verify']),
+      privateKey: signingKey(keys.privateKey),
+    },
+    signingAlgorithm: signatureAlgorithm(keys.privateKey),
+    extensions: [
+      new x509.BasicConstraintsExtension(true, 0, true),
+      new x509.KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
+      new x509.SubjectAlternativeNameExtension([{ type: 'url', value: idOfTrustDomain(trustDomain) }]),
+    ],
+  });
+  return Buffer.from(request.rawData);
+}
+
 /** A leaf with the profile of X509-SVID §4 and Appendix A, signed by `issuer`. */
 export async function createLeaf(issuer: Issuer, request: CertificateRequest, random: Random): Promise<{ der: Buffer; serial: string }> {
   const serial = newSerial(random);
@@ -60,7 +120,7 @@ export async function createLeaf(issuer: Issuer, request: CertificateRequest, ra
   const der = await build({
     serial,
     subject: 'O=Signet',
-    issuer: issuer.subject,
+    issuer: new x509.Name(issuer.subjectName),
     notBefore: request.notBefore,
     notAfter: request.notAfter,
     keys: { publicKey: request.publicKey, signer: issuer.privateKey },
@@ -95,10 +155,21 @@ export function issuerFrom(certificate: Buffer, keys: KeyPair): Issuer {
     ...keys,
     certificate,
     subject: parsed.subject,
+    subjectName: namesOf(certificate).subject,
     subjectKeyId: Buffer.from(subjectKeyId, 'hex'),
     notBefore: openssl.validFromDate.getTime(),
     notAfter: openssl.validToDate.getTime(),
   };
+}
+
+/** The DER of the names in a certificate (RFC 5280 §4.1). */
+export function namesOf(certificate: Buffer): { readonly issuer: Buffer; readonly subject: Buffer } {
+  const [tbs] = readElements(certificate).flatMap(({ content }) => readElements(content));
+  const fields = tbs === undefined ? [] : readElements(tbs.content);
+  // The version is absent from version 1.
+  const [, , issuer, , subject] = fields[0]?.tag === EXPLICIT_VERSION ? fields.slice(1) : fields;
+  if (issuer === undefined || subject === undefined) throw new RangeError('the certificate has no issuer or subject field');
+  return { issuer: issuer.whole, subject: subject.whole };
 }
 
 /** The last whole second: X.509 times have no fractions. Milliseconds since the Unix epoch. */
@@ -109,7 +180,7 @@ export function wholeSecond(ms: number): number {
 interface Parts {
   readonly serial: string;
   readonly subject: string;
-  readonly issuer: string;
+  readonly issuer: string | x509.Name;
   readonly notBefore: number;
   readonly notAfter: number;
   readonly keys: { readonly publicKey: KeyObject; readonly signer: KeyObject };
@@ -156,6 +227,11 @@ function isP384(key: KeyObject): boolean {
   return key.asymmetricKeyDetails?.namedCurve === 'secp384r1';
 }
 
+/** A distinct name for each node CA keeps path builders from trying the wrong one. */
+function nodeCaName(serial: string): string {
+  return `O=Signet, OU=Node CA, 2.5.4.5=${serial}`;
+}
+
 /** Positive, at most 16 octets, 126 random bits (RFC 5280 §4.1.2.2), as hexadecimal text. */
 function newSerial(random: Random): string {
   const bytes = Buffer.from(random.bytes(16));
@@ -172,16 +248,7 @@ function keyId(publicKey: KeyObject): Buffer {
 
 /** The content of the BIT STRING of a SubjectPublicKeyInfo, without the octet that counts unused bits. */
 function subjectPublicKeyBits(spki: Buffer): Buffer {
-  const outer = derContent(spki, 0);
-  const algorithm = derContent(spki, outer.start);
-  const bits = derContent(spki, algorithm.end);
-  return spki.subarray(bits.start + 1, bits.end);
-}
-
-function derContent(der: Buffer, at: number): { start: number; end: number } {
-  const first = der.readUInt8(at + 1);
-  if (first < 0x80) return { start: at + 2, end: at + 2 + first };
-  const octets = first & 0x7f;
-  const start = at + 2 + octets;
-  return { start, end: start + der.readUIntBE(at + 2, octets) };
+  const [, bits] = readElements(spki).flatMap(({ content }) => readElements(content));
+  if (bits === undefined) throw new RangeError('the public key is not a SubjectPublicKeyInfo');
+  return bits.content.subarray(1);
 }

@@ -3,12 +3,11 @@ import * as v from 'valibot';
 import { messageOf, SignetError } from '../errors.ts';
 import { idOfTrustDomain, type TrustDomain } from '../spiffe/id.ts';
 import { issuerFrom, type Issuer } from './certificate.ts';
-import type { JwtKey } from './jwt-signer.ts';
-import { jwtAuthority, keyPairFromPem, pkcs8 } from './keys.ts';
+import { formatJwtKey, JwtKeyText, moment, Moment, privateKeyPem, readJwtKey, type JwtSigningKey } from './jwt-signing-key.ts';
+import { keyPairFromPem } from './keys.ts';
 import type { Rotating } from './rotation.ts';
 
 export interface X509Root extends Issuer, Rotating {}
-export interface JwtSigningKey extends JwtKey, Rotating {}
 
 /** All that the embedded authority must not forget. */
 export interface EmbeddedState {
@@ -16,12 +15,11 @@ export interface EmbeddedState {
   readonly jwt: readonly JwtSigningKey[];
 }
 
-const Moment = v.pipe(v.string(), v.isoTimestamp());
 const StateText = v.strictObject({
   version: v.literal(1),
   trustDomain: v.string(),
   x509: v.array(v.strictObject({ certificate: v.string(), privateKey: v.string(), activatesAt: Moment })),
-  jwt: v.array(v.strictObject({ privateKey: v.string(), notBefore: Moment, notAfter: Moment, activatesAt: Moment })),
+  jwt: v.array(JwtKeyText),
 });
 
 export function formatState(state: EmbeddedState, trustDomain: TrustDomain): string {
@@ -30,15 +28,10 @@ export function formatState(state: EmbeddedState, trustDomain: TrustDomain): str
     trustDomain,
     x509: state.x509.map((root) => ({
       certificate: new X509Certificate(root.certificate).toString(),
-      privateKey: pem(root),
+      privateKey: privateKeyPem(root.privateKey),
       activatesAt: moment(root.activatesAt),
     })),
-    jwt: state.jwt.map((key) => ({
-      privateKey: pem(key),
-      notBefore: moment(key.notBefore),
-      notAfter: moment(key.notAfter),
-      activatesAt: moment(key.activatesAt),
-    })),
+    jwt: state.jwt.map(formatJwtKey),
   };
   return `${JSON.stringify(text, null, 2)}\n`;
 }
@@ -68,24 +61,4 @@ function readRoot(text: v.InferOutput<typeof StateText>['x509'][number], trustDo
   if (certificate.subjectAltName !== `URI:${id}`) throw new Error(`the CA certificate is for ${certificate.subjectAltName} and not for URI:${id} (X509-SVID §3.2)`);
   if (!certificate.verify(certificate.publicKey)) throw new Error('the CA certificate is not self-signed');
   return { ...issuerFrom(certificate.raw, keyPairFromPem(text.privateKey)), activatesAt: Date.parse(text.activatesAt) };
-}
-
-function readJwtKey(text: v.InferOutput<typeof StateText>['jwt'][number]): JwtSigningKey {
-  const keys = keyPairFromPem(text.privateKey);
-  if (keys.privateKey.asymmetricKeyDetails?.namedCurve !== 'prime256v1') throw new Error('a JWT key is not an EC key on P-256');
-  return {
-    ...keys,
-    kid: jwtAuthority(keys.publicKey).kid,
-    notBefore: Date.parse(text.notBefore),
-    notAfter: Date.parse(text.notAfter),
-    activatesAt: Date.parse(text.activatesAt),
-  };
-}
-
-function pem(keys: { readonly privateKey: Issuer['privateKey'] }): string {
-  return `-----BEGIN PRIVATE KEY-----\n${pkcs8(keys.privateKey).toString('base64').replace(/.{64}/g, '$&\n').trimEnd()}\n-----END PRIVATE KEY-----\n`;
-}
-
-function moment(ms: number): string {
-  return new Date(ms).toISOString();
 }

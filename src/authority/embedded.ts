@@ -6,7 +6,8 @@ import type { TrustBundle } from '../spiffe/bundle.ts';
 import { idOfTrustDomain, type TrustDomain } from '../spiffe/id.ts';
 import type { BundleSource } from '../spiffe/signing.ts';
 import { createRoot, issuerFrom, wholeSecond, type Issuer } from './certificate.ts';
-import { formatState, parseState, type EmbeddedState, type JwtSigningKey, type X509Root } from './embedded-state.ts';
+import { formatState, parseState, type EmbeddedState, type X509Root } from './embedded-state.ts';
+import { BACKDATE_MS, newJwtSigningKey, type JwtSigningKey } from './jwt-signing-key.ts';
 import { jwtAuthority, newKeyPair } from './keys.ts';
 import type { JwtKey, JwtKeySource } from './jwt-signer.ts';
 import { activationOf, activeOf, dueStep, nextChange, publishedOf, type Rotating } from './rotation.ts';
@@ -28,9 +29,6 @@ interface Tools {
 }
 
 const FILE = 'embedded-authority.json';
-
-/** A root begins before it is made, so that a machine whose clock is behind accepts it. */
-const BACKDATE_MS = 300_000;
 
 /** What cannot be written is tried again, first after a second, at last every minute. */
 const FIRST_RETRY_MS = 1_000;
@@ -146,7 +144,7 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
     const x509Step = dueStep(this.#state.x509, clock.now());
     const root = x509Step === 'none' ? undefined : await this.#newRoot(x509Step === 'prepare');
     const jwtStep = dueStep(this.#state.jwt, clock.now());
-    const key = jwtStep === 'none' ? undefined : await this.#newJwtKey(jwtStep === 'prepare');
+    const key = jwtStep === 'none' ? undefined : await newJwtSigningKey(clock.now(), this.#options.ttlMs, jwtStep === 'prepare');
     // Whoever has closed this one may have handed the directory to a successor.
     if (this.#closed) return;
     // From here to the publication nothing waits: a key that is not public must not sign (FED-03).
@@ -190,14 +188,6 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
     const dates = { notBefore: wholeSecond(now - BACKDATE_MS), notAfter: wholeSecond(activatesAt + this.#options.ttlMs) };
     const certificate = await createRoot(keys, { id: idOfTrustDomain(this.#options.trustDomain), ...dates }, this.#tools.random);
     return { ...issuerFrom(certificate, keys), activatesAt };
-  }
-
-  async #newJwtKey(later: boolean): Promise<JwtSigningKey> {
-    const now = this.#tools.clock.now();
-    const keys = await newKeyPair('ec-p256');
-    const activatesAt = later ? activationOf(now, this.#options.ttlMs) : now;
-    const dates = { notBefore: wholeSecond(now - BACKDATE_MS), notAfter: wholeSecond(activatesAt + this.#options.ttlMs) };
-    return { ...keys, kid: jwtAuthority(keys.publicKey).kid, ...dates, activatesAt };
   }
 
   #retire(): void {

@@ -26,6 +26,13 @@ export interface EntryMatcher {
 /** Attestors read the kernel's tables and, at worst, hash one large program. */
 const ATTESTATION_TIMEOUT_MS = 5_000;
 
+export interface EntitlementsOptions<C> {
+  /** Bound of one attestation, its waiting for whatever is not known yet included. Default 5,000 ms. */
+  readonly timeoutMs?: number;
+  /** Told of each attestation: the caller's selectors, or undefined where it could not be attested. Must not throw. */
+  readonly onAttested?: (caller: C, selectors: readonly Selector[] | undefined, durationMs: number) => void;
+}
+
 interface Follower {
   readonly listener: () => void;
   entries: readonly Entry[] | undefined;
@@ -38,7 +45,7 @@ interface Follower {
 export class Entitlements<C extends object> {
   readonly #attestation: CallerAttestation<C>;
   readonly #matcher: EntryMatcher;
-  readonly #timeoutMs: number;
+  readonly #options: EntitlementsOptions<C>;
   readonly #clock: Clock;
   readonly #attested = new WeakMap<C, readonly Selector[]>();
   readonly #attesting = new WeakMap<C, Promise<void>>();
@@ -47,12 +54,11 @@ export class Entitlements<C extends object> {
   readonly #stops: readonly (() => void)[];
   #matched = new WeakMap<C, readonly Entry[]>();
 
-  /** @param timeoutMs bound of one attestation, its waiting for whatever is not known yet included. Default 5 s. */
-  constructor(attestation: CallerAttestation<C>, matcher: EntryMatcher, clock: Clock, timeoutMs = ATTESTATION_TIMEOUT_MS) {
+  constructor(attestation: CallerAttestation<C>, matcher: EntryMatcher, clock: Clock, options: EntitlementsOptions<C> = {}) {
     this.#clock = clock;
     this.#attestation = attestation;
     this.#matcher = matcher;
-    this.#timeoutMs = timeoutMs;
+    this.#options = options;
     const stopMatcher = matcher.onChange(() => this.#entriesChanged());
     const stopAttestation = attestation.onChange?.((callers) => this.#callersChanged(callers));
     this.#stops = [stopMatcher, stopAttestation ?? (() => undefined)];
@@ -127,15 +133,19 @@ export class Entitlements<C extends object> {
   }
 
   async #attest(caller: C): Promise<void> {
+    const { timeoutMs = ATTESTATION_TIMEOUT_MS, onAttested } = this.#options;
+    const since = this.#clock.monotonic();
     const bound = new AbortController();
-    const alarm = this.#clock.after(this.#timeoutMs, () => bound.abort(new SignetError('timed_out', 'the attestation took too long')));
+    const alarm = this.#clock.after(timeoutMs, () => bound.abort(new SignetError('timed_out', 'the attestation took too long')));
+    let selectors: readonly Selector[] | undefined;
     try {
-      const selectors = await this.#attestation.attest(caller, bound.signal);
+      selectors = await this.#attestation.attest(caller, bound.signal);
       await this.#matcher.whenKnown?.(selectors, bound.signal);
       // Meanwhile more may have become known of the caller.
       this.#attested.set(caller, this.#attestation.current?.(caller) ?? selectors);
     } finally {
       alarm.cancel();
+      onAttested?.(caller, selectors, this.#clock.monotonic() - since);
       // It went while it was attested: what the attestors hold of it since then is let go of too.
       if (this.#gone.has(caller)) this.#attestation.forget?.(caller);
     }

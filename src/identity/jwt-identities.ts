@@ -5,6 +5,7 @@ import type { Random } from '../random.ts';
 import { entryKey, type Entry } from '../spiffe/entry.ts';
 import type { JwtSigner } from '../spiffe/signing.ts';
 import type { JwtSvid } from '../spiffe/svid.ts';
+import { boundPod } from './pod-uid.ts';
 import { backoffOf, renewalOf } from './renewal.ts';
 
 export interface JwtIdentitiesOptions {
@@ -22,6 +23,18 @@ export interface JwtTools {
   readonly random: Random;
   readonly events: EventBus;
 }
+
+/** The valid tokens that are kept for one entry, without themselves. */
+export interface JwtState {
+  /** How many: one for each list of audiences. */
+  readonly tokens: number;
+  /** When the first of them ends, in milliseconds since the Unix epoch; undefined when there is none. */
+  readonly soonestExpiry: number | undefined;
+}
+
+/** Told for every call, so made once. */
+const HIT = { hit: true } as const;
+const MISS = { hit: false } as const;
 
 interface Slot {
   svid: JwtSvid | undefined;
@@ -53,17 +66,29 @@ export class JwtIdentities {
    */
   fetch(entry: Entry, audience: readonly string[]): JwtSvid | Promise<JwtSvid> {
     const slot = this.#slot(entry, audience);
-    const now = this.#tools.clock.now();
+    const { clock, events } = this.#tools;
+    const now = clock.now();
     const { svid } = slot;
     // After a step back of the clock a token from the future would seem fresh for too long.
     const isValid = svid !== undefined && now < svid.expiresAt && svid.issuedAt <= now + 1_000;
+    events.publish('jwtAnswered', isValid ? HIT : MISS);
     if (isValid && now < slot.renewAt) return svid;
-    if (isValid && this.#tools.clock.monotonic() < slot.retryAt) return svid;
+    if (isValid && clock.monotonic() < slot.retryAt) return svid;
     const pending = (slot.pending ??= this.#renew(entry, audience, slot));
     if (!isValid) return pending;
     // Whoever waits hears of the failure; here nobody waits.
     pending.catch(() => undefined);
     return svid;
+  }
+
+  /** The tokens of `entry`. Changes nothing, not even what counts as used. */
+  describe(entry: Entry): JwtState {
+    return this.#stateOf(this.#identities.get(identityKey(entry))?.values() ?? []);
+  }
+
+  /** The tokens of all entries. */
+  describeAll(): JwtState {
+    return this.#stateOf(this.#slots());
   }
 
   close(): void {
@@ -73,11 +98,20 @@ export class JwtIdentities {
 
   async #renew(entry: Entry, audience: readonly string[], slot: Slot): Promise<JwtSvid> {
     const { clock, random, events, signer } = this.#tools;
+    const since = clock.monotonic();
     try {
       const ttlMs = entry.jwtTtlMs ?? this.#options.ttlMs;
       const signed = await signer.sign({ id: entry.id, audience, ttlMs }, this.#closing.signal);
       const svid: JwtSvid = { id: entry.id, token: signed.token, issuedAt: signed.issuedAt, expiresAt: signed.expiresAt };
-      events.publish('issued', { kind: 'jwt', spiffeId: entry.id, kid: signed.kid, notAfter: signed.expiresAt, renewal: slot.svid !== undefined });
+      events.publish('issued', {
+        kind: 'jwt',
+        spiffeId: entry.id,
+        kid: signed.kid,
+        notAfter: signed.expiresAt,
+        renewal: slot.svid !== undefined,
+        durationMs: clock.monotonic() - since,
+        ...boundPod(entry),
+      });
       slot.svid = svid;
       slot.renewAt = renewalOf(signed.issuedAt, signed.expiresAt, random);
       slot.failures = 0;
@@ -91,6 +125,21 @@ export class JwtIdentities {
     } finally {
       slot.pending = undefined;
     }
+  }
+
+  #stateOf(slots: Iterable<Slot>): JwtState {
+    const now = this.#tools.clock.now();
+    let [tokens, soonest] = [0, Infinity];
+    for (const { svid } of slots) {
+      if (svid === undefined || now >= svid.expiresAt) continue;
+      tokens += 1;
+      soonest = Math.min(soonest, svid.expiresAt);
+    }
+    return { tokens, soonestExpiry: tokens === 0 ? undefined : soonest };
+  }
+
+  *#slots(): Iterable<Slot> {
+    for (const slots of this.#identities.values()) yield* slots.values();
   }
 
   #slot(entry: Entry, audience: readonly string[]): Slot {

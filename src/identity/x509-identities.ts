@@ -4,9 +4,11 @@ import { messageOf, SignetError } from '../errors.ts';
 import type { EventBus } from '../events.ts';
 import type { Random } from '../random.ts';
 import { entryKey, type Entry } from '../spiffe/entry.ts';
+import type { SpiffeId } from '../spiffe/id.ts';
 import type { KeyType } from '../spiffe/key-type.ts';
 import type { X509Signer } from '../spiffe/signing.ts';
 import type { X509Svid } from '../spiffe/svid.ts';
+import { boundPod } from './pod-uid.ts';
 import { backoffOf, isWorthRenewing, renewalOf } from './renewal.ts';
 
 export interface X509IdentitiesOptions {
@@ -31,6 +33,24 @@ export interface X509Lease {
   /** The SVID as it is now, or undefined when there is none that is valid. */
   current(): X509Svid | undefined;
   release(): void;
+}
+
+/** What is held for one entry, without key and certificates. Times are milliseconds since the Unix epoch. */
+export interface X509State {
+  readonly id: SpiffeId;
+  /** Undefined while the first SVID could not be made, and after one has ended. */
+  readonly svid: { readonly serial: string; readonly notBefore: number; readonly notAfter: number } | undefined;
+  /** Undefined while nobody reads it: then it is not renewed. */
+  readonly renewAt: number | undefined;
+  readonly readers: number;
+  /** Failed attempts in a row. */
+  readonly failures: number;
+}
+
+/** From when until when an SVID serves, in milliseconds since the Unix epoch. `issuedAt` is not the back-dated notBefore. */
+export interface X509Life {
+  readonly issuedAt: number;
+  readonly notAfter: number;
 }
 
 /** One live X.509-SVID for each entry, whoever asks for it. */
@@ -70,6 +90,29 @@ export class X509Identities {
     return this.#identities.size;
   }
 
+  /** What is held for `entry`; undefined when nobody has asked for it, or not for long. Changes nothing. */
+  describe(entry: Entry): X509State | undefined {
+    return this.#identities.get(identityKey(entry))?.describe();
+  }
+
+  /** What is held for all entries. Changes nothing. */
+  describeAll(): readonly X509State[] {
+    return Array.from(this.#identities.values(), (identity) => identity.describe());
+  }
+
+  /** The lives of the SVIDs that somebody reads, ended ones included: only those are renewed. */
+  *lives(): Iterable<X509Life> {
+    for (const identity of this.#identities.values()) if (identity.hasReaders && identity.life !== undefined) yield identity.life;
+  }
+
+  /**
+   * Has every SVID that is read signed again within `withinMs`, spread over that time: its CA is not to be relied on any more. One
+   * that nobody reads is replaced when somebody does.
+   */
+  replaceAll(withinMs: number): void {
+    for (const identity of this.#identities.values()) identity.replaceWithin(withinMs);
+  }
+
   close(): void {
     this.#stopStepping();
     this.#closing.abort(new SignetError('stopped', 'the agent stops'));
@@ -101,11 +144,14 @@ class X509Identity {
   readonly #signal: AbortSignal;
   readonly #readers = new Set<() => void>();
   #svid: X509Svid | undefined;
+  #issuedAt = 0;
   #renewAt = 0;
   #failures = 0;
   /** On the monotonic clock, like every wait for a retry. */
   #retryAt = 0;
   #issuing = false;
+  /** The SVID is to be replaced, whatever that gains. */
+  #isOutdated = false;
   #alarm: Alarm | undefined;
 
   constructor(entry: Entry, ttlMs: number, keyType: KeyType, tools: X509Tools, signal: AbortSignal) {
@@ -118,6 +164,10 @@ class X509Identity {
 
   get hasReaders(): boolean {
     return this.#readers.size > 0;
+  }
+
+  get life(): X509Life | undefined {
+    return this.#svid === undefined ? undefined : { issuedAt: this.#issuedAt, notAfter: this.#svid.notAfter };
   }
 
   addReader(onChange: () => void): void {
@@ -134,9 +184,28 @@ class X509Identity {
     return this.#svid !== undefined && this.#tools.clock.now() < this.#svid.notAfter ? this.#svid : undefined;
   }
 
+  describe(): X509State {
+    const svid = this.current();
+    const readers = this.#readers.size;
+    return {
+      id: this.#entry.id,
+      svid: svid === undefined ? undefined : { serial: svid.serial, notBefore: svid.notBefore, notAfter: svid.notAfter },
+      renewAt: svid === undefined || readers === 0 ? undefined : this.#renewAt,
+      readers,
+      failures: this.#failures,
+    };
+  }
+
   close(): void {
     this.#alarm?.cancel();
     this.#readers.clear();
+  }
+
+  replaceWithin(withinMs: number): void {
+    const { clock, random } = this.#tools;
+    this.#isOutdated = true;
+    this.#renewAt = Math.min(this.#renewAt, clock.now() + withinMs * random.fraction());
+    this.look();
   }
 
   /** Does what is due: issue at once, wait for the renewal, or nothing when nobody reads. */
@@ -163,11 +232,13 @@ class X509Identity {
   async #issue(): Promise<void> {
     if (this.#issuing || this.#signal.aborted) return;
     this.#issuing = true;
+    const isOutdated = this.#isOutdated;
     try {
       if (this.#isWorthIt()) await this.#renew();
       else this.#renewAt = this.#tools.clock.now() + Math.max(this.#ttlMs / 20, 1_000);
       this.#failures = 0;
     } catch (error) {
+      this.#isOutdated ||= isOutdated;
       this.#failed(error);
     } finally {
       this.#issuing = false;
@@ -178,19 +249,31 @@ class X509Identity {
   #isWorthIt(): boolean {
     const { clock, signer } = this.#tools;
     const now = clock.now();
-    if (this.#svid === undefined || now < this.#svid.notBefore || now >= this.#svid.notAfter) return true;
+    if (this.#svid === undefined || this.#isOutdated || now < this.#svid.notBefore || now >= this.#svid.notAfter) return true;
     return isWorthRenewing(this.#svid.notAfter, now, this.#ttlMs, signer.horizon());
   }
 
   async #renew(): Promise<void> {
     const { clock, random, signer, newKeyPair } = this.#tools;
+    const since = clock.monotonic();
+    this.#isOutdated = false;
     const keys = await newKeyPair(this.#keyType);
     const request = { id: this.#entry.id, publicKey: keys.publicKey, ttlMs: this.#ttlMs, dnsNames: this.#entry.dnsNames };
     const signed = await signer.sign(request, this.#signal);
     const renewal = this.#svid !== undefined;
     this.#svid = { ...signed, id: this.#entry.id, privateKey: keys.privateKey.export({ format: 'der', type: 'pkcs8' }) };
-    this.#renewAt = renewalOf(clock.now(), signed.notAfter, random);
-    this.#tools.events.publish('issued', { kind: 'x509', spiffeId: this.#entry.id, serial: signed.serial, notAfter: signed.notAfter, renewal });
+    this.#issuedAt = clock.now();
+    // It may have become outdated while it was made.
+    this.#renewAt = this.#isOutdated ? this.#issuedAt : renewalOf(this.#issuedAt, signed.notAfter, random);
+    this.#tools.events.publish('issued', {
+      kind: 'x509',
+      spiffeId: this.#entry.id,
+      serial: signed.serial,
+      notAfter: signed.notAfter,
+      renewal,
+      durationMs: clock.monotonic() - since,
+      ...boundPod(this.#entry),
+    });
     for (const reader of [...this.#readers]) reader();
   }
 

@@ -1,0 +1,312 @@
+import type { Alarm, Clock } from '../clock.ts';
+import { isSignetError, messageOf, SignetError } from '../errors.ts';
+import type { EventBus } from '../events.ts';
+import type { Random } from '../random.ts';
+import type { TrustBundle } from '../spiffe/bundle.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
+import type { BundleSource } from '../spiffe/signing.ts';
+import type { Issuer } from './certificate.ts';
+import { intermediateFrom } from './intermediate-request.ts';
+import type { IntermediateSource } from './intermediate-source.ts';
+import type { JwtKey, JwtKeySource } from './jwt-signer.ts';
+import { newJwtSigningKey, type JwtSigningKey } from './jwt-signing-key.ts';
+import { addRoots, followRoots, usableFrom } from './known-roots.ts';
+import type { NameConstraint } from './name-constraints.ts';
+import { issuerOf, type NodeCa } from './node-ca.ts';
+import { NodeKeys, sameBundle } from './node-keys.ts';
+import { readNodeState, writeNodeState, type NodeState } from './node-state.ts';
+import { Retry } from './retry.ts';
+import { activeOf, dueStep } from './rotation.ts';
+import type { IssuerSource } from './x509-signer.ts';
+
+export interface NodeAuthorityOptions {
+  readonly trustDomain: TrustDomain;
+  /** Must exist and be locked by this process. */
+  readonly privateDir: string;
+  /** Life of the node CA and of the JWT keys, in milliseconds. All nodes of the trust domain should have the same. */
+  readonly ttlMs: number;
+  readonly nameConstraint: NameConstraint;
+}
+
+export interface NodeAuthorityTools {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly events: EventBus;
+  readonly upstream: IntermediateSource;
+}
+
+/** For readiness and metrics. */
+export interface NodeAuthorityStatus {
+  /** When the upstream last signed a node CA for this process. Milliseconds since the Unix epoch, as is the other. */
+  readonly lastSuccess: number | undefined;
+  /** When signing ends if nothing changes; undefined while nothing can be signed. */
+  readonly nodeCaNotAfter: number | undefined;
+  /** What fails at present, whether that has consequences yet or not. */
+  readonly failing?: string;
+}
+
+/**
+ * A CA on the node under a CA elsewhere. It is renewed at half of its life, so that an outage above is felt after the other half
+ * only, and kept in `privateDir`, so that a restart during the outage changes nothing. The JWT key is the node's own.
+ */
+export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
+  readonly #options: NodeAuthorityOptions;
+  readonly #tools: NodeAuthorityTools;
+  readonly #bundleListeners = new Set<(bundle: TrustBundle) => void>();
+  readonly #issuerListeners = new Set<(change: { readonly isReplaced: boolean }) => void>();
+  readonly #stopListening: readonly (() => void)[];
+  readonly #closing = new AbortController();
+  readonly #retry: Retry;
+  readonly #keys: NodeKeys;
+  #bundle: TrustBundle;
+  #active: { ca?: NodeCa | undefined; jwt?: JwtSigningKey | undefined } = {};
+  #failure: unknown;
+  #retryMs = 0;
+  #turnedAt = 0;
+  #lastSuccess: number | undefined;
+  #alarms: readonly Alarm[] = [];
+  #turning: Promise<void> | undefined;
+  #isNudged = false;
+
+  private constructor(options: NodeAuthorityOptions, tools: NodeAuthorityTools, state: NodeState) {
+    this.#options = options;
+    this.#tools = tools;
+    this.#retry = new Retry(tools.random);
+    // Whatever another node has signed under a root ends by then: it has stopped using that root within the overlap.
+    this.#keys = new NodeKeys(state, tools.clock, options.ttlMs + tools.upstream.overlapMs);
+    this.#bundle = this.#keys.bundle(options.trustDomain);
+    this.#stopListening = [tools.clock.onStep(() => this.#nudge()), tools.upstream.onChange(() => this.#nudge())];
+  }
+
+  /**
+   * Reads the state and judges it, without changing anything. True when it is enough to sign at `now` (milliseconds since the Unix
+   * epoch), so that the upstream may be away at the start.
+   *
+   * @throws SignetError `state_refused`
+   */
+  static check(options: NodeAuthorityOptions, now: number): boolean {
+    const state = readNodeState(options.privateDir, options.trustDomain);
+    return state !== undefined && activeOf(state.cas, now) !== undefined;
+  }
+
+  /**
+   * Reads the state, and asks the upstream for a node CA if there is none that is good. Without one it opens too as long as the
+   * upstream is only away, and goes on asking.
+   *
+   * @throws SignetError `state_refused` for a damaged or foreign file, or when the upstream cannot sign until an operator has done
+   * something; `profile_violation` for a wrong answer; `state_unwritable` when first keys cannot be kept.
+   */
+  static async open(options: NodeAuthorityOptions, tools: NodeAuthorityTools): Promise<NodeAuthority> {
+    const stored = readNodeState(options.privateDir, options.trustDomain);
+    const authority = new NodeAuthority(options, tools, stored ?? { cas: [], roots: [], jwt: [] });
+    await authority.#turn();
+    const fatal = authority.#fatalError(stored === undefined);
+    if (fatal === undefined) return authority;
+    await authority.close();
+    throw fatal;
+  }
+
+  async ready(): Promise<void> {
+    if (this.#keys.ca === undefined || this.#keys.jwt === undefined) await this.#turning;
+  }
+
+  issuer(): Issuer {
+    return this.#ca();
+  }
+
+  intermediates(): readonly Buffer[] {
+    return this.#ca().chain;
+  }
+
+  jwtKey(): JwtKey {
+    const key = this.#keys.jwt;
+    if (key === undefined) throw new SignetError('authority_unavailable', 'there is no JWT key that is valid now');
+    return key;
+  }
+
+  current(): TrustBundle {
+    return this.#bundle;
+  }
+
+  onChange(listener: (bundle: TrustBundle) => void): () => void {
+    this.#bundleListeners.add(listener);
+    return () => void this.#bundleListeners.delete(listener);
+  }
+
+  /**
+   * Calls `listener` when another node CA signs from now on. `isReplaced`: it stands under another CA than the one before, so that
+   * leaves should be renewed soon, spread over some time. Returns the way to stop.
+   */
+  onIssuerChange(listener: (change: { readonly isReplaced: boolean }) => void): () => void {
+    this.#issuerListeners.add(listener);
+    return () => void this.#issuerListeners.delete(listener);
+  }
+
+  status(): NodeAuthorityStatus {
+    const failing = this.#failure === undefined ? this.#tools.upstream.problem() : messageOf(this.#failure);
+    const nodeCaNotAfter = this.#keys.ca?.notAfter;
+    return { lastSuccess: this.#lastSuccess, nodeCaNotAfter, ...(failing === undefined ? {} : { failing }) };
+  }
+
+  /** Resolves when nothing is being written any more: before that the directory must not go to a successor. */
+  async close(): Promise<void> {
+    this.#closing.abort(new SignetError('stopped', 'the agent stops'));
+    for (const stop of this.#stopListening) stop();
+    this.#cancelAlarms();
+    await this.#turning;
+  }
+
+  get #isClosed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  #ca(): NodeCa {
+    const { ca } = this.#keys;
+    if (ca !== undefined) return ca;
+    const why = this.#failure === undefined ? 'it is being made' : messageOf(this.#failure);
+    throw new SignetError('authority_unavailable', `there is no node CA that is valid now: ${why}`);
+  }
+
+  /** Something has changed that makes it worth looking at once. */
+  #nudge(): void {
+    this.#retry.reset();
+    void this.#turn();
+  }
+
+  /** One at a time: does what is due, tells the changes and plans the next turn. What comes up meanwhile is looked at after it. */
+  #turn(): Promise<void> {
+    this.#isNudged = this.#turning !== undefined;
+    this.#turning ??= this.#makeWhatIsDue()
+      .catch((error: unknown) => error)
+      .then((error) => this.#settle(error))
+      .finally(() => {
+        this.#turning = undefined;
+        if (this.#isNudged && !this.#isClosed) void this.#turn();
+        else this.#plan();
+      });
+    return this.#turning;
+  }
+
+  /** Resolves with what has failed; the rest is done nevertheless. */
+  async #makeWhatIsDue(): Promise<unknown> {
+    const { clock, upstream } = this.#tools;
+    this.#turnedAt = clock.now();
+    const jwtStep = dueStep(this.#keys.state.jwt, clock.now());
+    const key = jwtStep === 'none' ? undefined : await newJwtSigningKey(clock.now(), this.#options.ttlMs, jwtStep === 'prepare');
+    if (this.#isClosed) return undefined;
+    if (key !== undefined) this.#tell('jwt', 'prepared', key.kid, key.notAfter);
+    const { state } = this.#keys;
+    const roots = followRoots(state.roots, upstream.roots(), clock.now());
+    this.#change({ ...state, roots, jwt: key === undefined ? state.jwt : [...state.jwt, key] });
+    const failure = this.#isCaDue() ? await this.#renewCa() : undefined;
+    if (this.#isClosed) return undefined;
+    if (!this.#keys.isWritten) await this.#write();
+    // What the new keys follow goes only now that those are kept.
+    this.#change(this.#keys.state);
+    if (!this.#keys.isWritten) await this.#write();
+    return failure;
+  }
+
+  /** The newest counts: when it signs later only, it is on its way. */
+  #isCaDue(): boolean {
+    const now = this.#tools.clock.now();
+    const { cas } = this.#keys.state;
+    const newest = cas.at(-1);
+    if (newest === undefined || activeOf(cas, now) === undefined) return true;
+    const signer = this.#tools.upstream.issuer();
+    const isOther = signer !== undefined && !issuerOf(newest).equals(signer);
+    return isOther || now >= newest.renewAt || newest.nameConstraint !== this.#options.nameConstraint;
+  }
+
+  async #renewCa(): Promise<unknown> {
+    const { clock, random, upstream } = this.#tools;
+    try {
+      const { ca, roots } = await intermediateFrom(upstream, this.#options, { clock, random, signal: this.#closing.signal });
+      if (this.#isClosed) return undefined;
+      const now = clock.now();
+      this.#lastSuccess = now;
+      const { state } = this.#keys;
+      const known = addRoots(state.roots, roots, now);
+      const active = activeOf(state.cas, now);
+      const isAtOnce = active === undefined || active.root.equals(ca.root);
+      const activatesAt = isAtOnce ? now : Math.max(now, usableFrom(known, ca.root, upstream.overlapMs));
+      // One that waits for its turn under a CA that has been replaced again will not get it.
+      const cas = state.cas.filter((one) => one.activatesAt <= now);
+      this.#tell('x509', 'prepared', ca.subject, ca.notAfter);
+      this.#change({ ...state, roots: known, cas: [...cas, { ...ca, activatesAt }] });
+      return undefined;
+    } catch (error) {
+      return error;
+    }
+  }
+
+  /** Takes a new state over: from here to the publication nothing waits, since what is not public must not sign (FED-03). */
+  #change(state: NodeState): void {
+    const { cas, jwt } = this.#keys.change(state);
+    for (const ca of cas) this.#tell('x509', 'retired', ca.subject, ca.notAfter);
+    for (const key of jwt) this.#tell('jwt', 'retired', key.kid, key.notAfter);
+    this.#publish();
+    this.#tellActive();
+  }
+
+  async #write(): Promise<void> {
+    await writeNodeState(this.#options.privateDir, this.#options.trustDomain, this.#keys.state);
+    this.#keys.noteWritten();
+    this.#tellActive();
+  }
+
+  #publish(): void {
+    const bundle = this.#keys.bundle(this.#options.trustDomain);
+    if (sameBundle(bundle, this.#bundle)) return;
+    this.#bundle = bundle;
+    for (const listener of [...this.#bundleListeners]) listener(bundle);
+  }
+
+  #tellActive(): void {
+    const { ca: lastCa, jwt: lastJwt } = this.#active;
+    const { ca, jwt } = this.#keys;
+    this.#active = { ca: ca ?? lastCa, jwt: jwt ?? lastJwt };
+    if (jwt !== undefined && jwt !== lastJwt) this.#tell('jwt', 'activated', jwt.kid, jwt.notAfter);
+    if (ca === undefined || ca === lastCa) return;
+    this.#tell('x509', 'activated', ca.subject, ca.notAfter);
+    if (lastCa === undefined) return;
+    const isReplaced = !issuerOf(ca).equals(issuerOf(lastCa));
+    for (const listener of [...this.#issuerListeners]) listener({ isReplaced });
+  }
+
+  #settle(error: unknown): void {
+    this.#failure = error;
+    if (error === undefined || this.#isClosed) return this.#retry.reset();
+    this.#retryMs = this.#retry.failed();
+    this.#tools.events.publish('authorityFailed', { error: messageOf(error), retryMs: this.#retryMs });
+  }
+
+  #plan(): void {
+    this.#cancelAlarms();
+    if (this.#isClosed) return;
+    const { clock } = this.#tools;
+    const turn = (): void => void this.#turn();
+    // What has come while the turn was made is due now.
+    const next = this.#keys.nextChange(Math.min(this.#turnedAt, clock.now()));
+    const alarms = Number.isFinite(next) ? [clock.at(next, turn)] : [];
+    this.#alarms = this.#failure === undefined ? alarms : [...alarms, clock.after(this.#retryMs, turn)];
+  }
+
+  #cancelAlarms(): void {
+    for (const alarm of this.#alarms) alarm.cancel();
+    this.#alarms = [];
+  }
+
+  #fatalError(isFirstStart: boolean): unknown {
+    const error = this.#failure;
+    if (isFirstStart && isSignetError(error, 'state_unwritable')) {
+      return new SignetError('state_unwritable', `the first keys cannot be kept: ${error.message}. What to do: make ${this.#options.privateDir} writable for uid ${process.geteuid?.()}, with free space.`, { cause: error });
+    }
+    const isIdle = this.#keys.ca === undefined;
+    return isIdle && isSignetError(error, 'state_refused', 'profile_violation') ? error : undefined;
+  }
+
+  #tell(kind: 'x509' | 'jwt', step: 'prepared' | 'activated' | 'retired', id: string, notAfter: number): void {
+    this.#tools.events.publish('authorityRotated', { kind, step, id, notAfter });
+  }
+}

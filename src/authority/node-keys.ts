@@ -1,0 +1,110 @@
+import type { Clock } from '../clock.ts';
+import type { TrustBundle } from '../spiffe/bundle.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
+import type { JwtSigningKey } from './jwt-signing-key.ts';
+import { jwtAuthority } from './keys.ts';
+import { endOf } from './known-roots.ts';
+import type { NodeCa } from './node-ca.ts';
+import type { NodeState } from './node-state.ts';
+import { activeOf, nextChange, publishedOf, type Rotating } from './rotation.ts';
+
+/** What a change has taken away. */
+export interface Retired {
+  readonly cas: readonly NodeCa[];
+  readonly jwt: readonly JwtSigningKey[];
+}
+
+/** The keys and roots of one node: which of them sign, which are public, and which are still only in memory. */
+export class NodeKeys {
+  readonly #clock: Clock;
+  readonly #holdMs: number;
+  readonly #written = new WeakSet<Rotating>();
+  #state: NodeState;
+  #isWritten = true;
+
+  /** `state` is what the file holds. `holdMs`: how long anything on any node can live under a root that the upstream gives up. */
+  constructor(state: NodeState, clock: Clock, holdMs: number) {
+    this.#clock = clock;
+    this.#holdMs = holdMs;
+    this.#state = state;
+    this.#noteWritten(state);
+  }
+
+  get state(): NodeState {
+    return this.#state;
+  }
+
+  /** False when something is to be written. */
+  get isWritten(): boolean {
+    return this.#isWritten;
+  }
+
+  /** The node CA that signs now. */
+  get ca(): NodeCa | undefined {
+    return this.#activeOf(this.#state.cas);
+  }
+
+  /** The JWT key that signs now. */
+  get jwt(): JwtSigningKey | undefined {
+    return this.#activeOf(this.#state.jwt);
+  }
+
+  /** Takes `state` over without what has ended and without the keys of node CAs that have been followed by one that is kept. */
+  change(state: NodeState): Retired {
+    const now = this.#clock.now();
+    const active = this.#activeOf(state.cas);
+    const isFollowed = (ca: NodeCa): boolean => active !== undefined && this.#written.has(active) && ca.activatesAt < active.activatesAt;
+    const cas = publishedOf(state.cas, now).filter((ca) => !isFollowed(ca));
+    const jwt = publishedOf(state.jwt, now);
+    const roots = state.roots.filter((root) => now < endOf(root, cas, this.#holdMs));
+    const isSame = sameItems(cas, this.#state.cas) && sameItems(jwt, this.#state.jwt) && sameItems(roots, this.#state.roots);
+    if (!isSame) {
+      this.#state = { cas, jwt, roots };
+      this.#isWritten = false;
+    }
+    return { cas: state.cas.filter((ca) => !cas.includes(ca)), jwt: state.jwt.filter((key) => !jwt.includes(key)) };
+  }
+
+  /** Says that the file holds the state as it is. */
+  noteWritten(): void {
+    this.#noteWritten(this.#state);
+    this.#isWritten = true;
+  }
+
+  bundle(trustDomain: TrustDomain): TrustBundle {
+    const now = this.#clock.now();
+    return {
+      trustDomain,
+      x509Authorities: this.#state.roots.filter((root) => now < root.notAfter).map(({ certificate }) => certificate),
+      jwtAuthorities: publishedOf(this.#state.jwt, now).map((key) => jwtAuthority(key.publicKey)),
+    };
+  }
+
+  /** The first moment after `since` at which anything begins, ends or is to be renewed; Infinity when there is none. */
+  nextChange(since: number): number {
+    const { cas, jwt, roots } = this.#state;
+    const moments = [
+      ...cas.flatMap((ca) => [ca.activatesAt, ca.renewAt, ca.notAfter]),
+      ...roots.map((root) => endOf(root, cas, this.#holdMs)),
+    ];
+    return Math.min(nextChange(jwt, since), ...moments.filter((moment) => moment > since));
+  }
+
+  #noteWritten({ cas, jwt }: NodeState): void {
+    for (const one of [...cas, ...jwt]) this.#written.add(one);
+  }
+
+  /** A key that is not written yet signs only when no other can: a restart would replace it. */
+  #activeOf<T extends Rotating>(all: readonly T[]): T | undefined {
+    const now = this.#clock.now();
+    return activeOf(all.filter((one) => this.#written.has(one)), now) ?? activeOf(all, now);
+  }
+}
+
+export function sameBundle(a: TrustBundle, b: TrustBundle): boolean {
+  return sameItems(a.x509Authorities, b.x509Authorities) && a.jwtAuthorities.map(({ kid }) => kid).join() === b.jwtAuthorities.map(({ kid }) => kid).join();
+}
+
+function sameItems<T>(a: readonly T[], b: readonly T[]): boolean {
+  return a.length === b.length && a.every((one, index) => one === b[index]);
+}
