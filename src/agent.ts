@@ -1,26 +1,26 @@
-import { Attestation } from './attestation/attestor.ts';
-import type { Caller } from './attestation/caller.ts';
-import { UnixAttestor } from './attestation/unix.ts';
+import { readFileSync } from 'node:fs';
+import { AdminServer } from './admin/server.ts';
+import { checkAuthority, stateDirectoryOf } from './assembly/authority.ts';
+import { metricSources, podFigures, type Measured } from './assembly/figures.ts';
+import { KubernetesRooms, planKubernetes, type Environment } from './assembly/kubernetes.ts';
+import { adminSource } from './assembly/operator.ts';
+import { openRooms, type Rooms } from './assembly/rooms.ts';
 import { DataDir } from './authority/data-dir.ts';
-import { EmbeddedAuthority, type EmbeddedOptions } from './authority/embedded.ts';
-import { NodeJwtSigner } from './authority/jwt-signer.ts';
-import { newKeyPair } from './authority/keys.ts';
-import { NodeX509Signer } from './authority/x509-signer.ts';
 import { sleep, type Clock } from './clock.ts';
 import type { Config } from './config/config.ts';
 import { EventBus } from './events.ts';
-import { Entitlements } from './identity/entitlements.ts';
-import { JwtIdentities } from './identity/jwt-identities.ts';
-import { X509Identities } from './identity/x509-identities.ts';
 import type { Kernel } from './kernel.ts';
+import type { Connection } from './listener/connection.ts';
 import { Listener } from './listener/listener.ts';
+import { watchSuccessor } from './listener/successor.ts';
 import type { Log } from './log.ts';
 import type { Random } from './random.ts';
-import { EntryRegistry } from './registration/entry-registry.ts';
 import type { Entry } from './spiffe/entry.ts';
+import { openAudit, type AuditLog } from './telemetry/audit.ts';
 import { Counters } from './telemetry/counters.ts';
 import { logEvents } from './telemetry/event-log.ts';
-import { TrustStore } from './trust/trust-store.ts';
+import { Readiness } from './telemetry/readiness.ts';
+import { openTelemetry, type Telemetry } from './telemetry/telemetry.ts';
 import { WorkloadApiServer } from './workload-api/server.ts';
 import { WorkloadApi } from './workload-api/service.ts';
 
@@ -29,6 +29,8 @@ export interface AgentTools {
   readonly random: Random;
   readonly kernel: Kernel;
   readonly log: Log;
+  /** POD_UID, POD_NAMESPACE and what a pod finds its API server by. Default: none of them. */
+  readonly env?: Environment;
 }
 
 /** Another agent that is followed lets go of the data directory within this time, or the new one gives up. */
@@ -41,30 +43,42 @@ const FAREWELL_MS = 1_000;
 export class Agent {
   readonly events = new EventBus();
   readonly counters = new Counters(this.events);
+  readonly readiness: Readiness;
   readonly #config: Config;
   readonly #tools: AgentTools;
   readonly #api: WorkloadApi;
   readonly #listener: Listener;
   readonly #server: WorkloadApiServer;
+  readonly #startedAt: number;
   readonly #stopping = new AbortController();
-  readonly #stopped: Promise<void>;
-  #resolveStopped: () => void = () => undefined;
-  #dataDir: DataDir | undefined;
-  #registry: EntryRegistry | undefined;
-  #dispose: (() => void | Promise<void>)[] = [];
+  readonly #stopped = Promise.withResolvers<'stopped' | 'abandoned'>();
+  #stateDir: DataDir | undefined;
+  #kubernetes: KubernetesRooms | undefined;
+  #rooms: Rooms | undefined;
+  #admin: AdminServer | undefined;
+  #telemetry: Telemetry | undefined;
+  #audit: AuditLog | undefined;
   #opening: Promise<void> = Promise.resolve();
+  #leaving: Promise<void> | undefined;
+  #stopWatching: (() => void) | undefined;
 
   constructor(config: Config, tools: AgentTools) {
     this.#config = config;
     this.#tools = tools;
     const { clock, kernel, random, log } = tools;
-    logEvents(this.events, log, clock);
-    this.#api = new WorkloadApi(config.limits, { kernel, clock, events: this.events });
-    this.#listener = new Listener(config, { kernel, clock, random, events: this.events }, (connection) => this.#server.serve(connection));
-    this.#server = new WorkloadApiServer(this.#api, this.#listener.limits, config.limits, clock, this.events);
-    this.#stopped = new Promise((resolve) => {
-      this.#resolveStopped = resolve;
-    });
+    const { events } = this;
+    this.#startedAt = clock.now();
+    logEvents(events, log, clock);
+    this.readiness = new Readiness({ events, clock, pods: () => podFigures(this.#kubernetes) });
+    this.#api = new WorkloadApi(config.limits, { kernel, clock, events });
+    const ownerOf = (pid: number): string | undefined => this.#kubernetes?.attestor.ownerOf(pid);
+    this.#listener = new Listener(config, { kernel, clock, random, events, ownerOf }, (connection) => this.#serve(connection));
+    this.#server = new WorkloadApiServer(this.#api, this.#listener.limits, config.limits, clock, events);
+  }
+
+  /** Where `/metrics`, `/live` and `/ready` are served; undefined where they are not. */
+  get telemetryAddress(): Telemetry['address'] | undefined {
+    return this.#telemetry?.address;
   }
 
   /** Connections, calls and owners that are held now. */
@@ -72,9 +86,12 @@ export class Agent {
     return this.#listener.limits.taken;
   }
 
-  /** Resolves when the agent has stopped, by `stop` or because another one took its place. */
-  get stopped(): Promise<void> {
-    return this.#stopped;
+  /**
+   * Resolves when the agent has stopped: `stopped` by `stop` or because another one took its place; `abandoned` when that one, for
+   * which this one waits, is gone.
+   */
+  get stopped(): Promise<'stopped' | 'abandoned'> {
+    return this.#stopped.promise;
   }
 
   /**
@@ -84,11 +101,15 @@ export class Agent {
    * @throws SignetError `state_refused`, `state_unwritable`, `in_use`, `unavailable`
    */
   async start(): Promise<void> {
-    const { socketPath, trustDomain, dataDir, entries } = this.#config;
+    const { socketPath, trustDomain, entries } = this.#config;
     this.#stopping.signal.throwIfAborted();
-    this.#dataDir = DataDir.open(dataDir, this.#tools.kernel);
-    EmbeddedAuthority.check(this.#authorityOptions());
-    this.#opening = this.#open(this.#dataDir);
+    const plan = planKubernetes(this.#config, this.#tools.env ?? {});
+    this.#stateDir = DataDir.open(stateDirectoryOf(this.#config), this.#tools.kernel);
+    if (plan !== undefined) DataDir.open(this.#config.privateDir, this.#tools.kernel).close();
+    await checkAuthority(this.#config, this.#roomTools);
+    this.#stopping.signal.throwIfAborted();
+    if (plan !== undefined) this.#kubernetes = new KubernetesRooms(this.#config, plan, this.#roomTools);
+    this.#opening = this.#open(this.#stateDir);
     try {
       await this.#opening;
       this.#stopping.signal.throwIfAborted();
@@ -97,6 +118,7 @@ export class Agent {
       throw error;
     }
     this.#server.health.serving = true;
+    this.readiness.phase = 'serving';
     this.#tools.log.info(
       { event: 'agent.ready', path: socketPath, trust_domain: trustDomain, count: entries.length, limits: { connections: this.#listener.maxConnections } },
       'the agent serves the Workload API',
@@ -105,65 +127,110 @@ export class Agent {
 
   /** Takes `entries` for all there are from now on. */
   replaceEntries(entries: readonly Entry[]): void {
-    this.#registry?.replace(entries);
+    this.#rooms?.registry.replace(entries);
+  }
+
+  /** Goes on in a new audit file, for whoever has moved the old one away. */
+  reopenAudit(): void {
+    this.#audit?.reopen();
   }
 
   /** Takes no more callers, tells the others that it stops, and lets go of everything. Twice is once. */
-  stop(): Promise<void> {
-    if (!this.#stopping.signal.aborted) {
-      this.#stopping.abort(new Error('the agent stops'));
-      void this.#leave().finally(this.#resolveStopped);
-    }
-    return this.#stopped;
+  async stop(): Promise<void> {
+    this.#stopWatching?.();
+    this.readiness.phase = 'stopping';
+    await this.#leave();
+    await this.#audit?.close();
+    this.#telemetry?.close();
+    this.readiness.close();
+    this.#stopped.resolve('stopped');
   }
 
-  async #open(dataDir: DataDir): Promise<void> {
+  get #roomTools() {
+    const { clock, random, kernel, log } = this.#tools;
+    return { clock, random, kernel, log, events: this.events };
+  }
+
+  async #open(stateDir: DataDir): Promise<void> {
     const { signal } = this.#stopping;
+    await this.#openTelemetry();
+    this.#kubernetes?.start();
     await this.#listener.open(() => void this.#superseded());
-    await dataDir.lock(this.#tools.clock, HANDOVER_MS, signal);
+    await stateDir.lock(this.#tools.clock, HANDOVER_MS, signal);
     signal.throwIfAborted();
-    await this.#openRooms();
+    const rooms = await openRooms(this.#config, this.#kubernetes, this.#roomTools);
+    this.#rooms = rooms;
+    await this.#openAdmin(rooms);
+    this.#api.start(rooms);
   }
 
-  #authorityOptions(): EmbeddedOptions {
-    const { trustDomain, dataDir, authority } = this.#config;
-    return { trustDomain, dataDir, ttlMs: authority.ttlMs };
+  /** First of all, so that whatever happens is counted. */
+  async #openTelemetry(): Promise<void> {
+    const { telemetry, audit } = this.#config;
+    const { clock, kernel, log } = this.#tools;
+    const { events, readiness } = this;
+    if (audit.path !== undefined) {
+      this.#audit = openAudit(audit.path, { events, clock, log, describePod: (uid) => this.#kubernetes?.cluster.pods.find(uid) });
+    }
+    if (telemetry.address === undefined) return;
+    this.#telemetry = await openTelemetry({
+      address: telemetry.address,
+      events,
+      clock,
+      log,
+      readiness,
+      sources: metricSources(() => this.#measured),
+      live: () => true,
+      version: ownVersion(),
+      descriptorLimit: kernel.descriptorLimit(),
+    });
   }
 
-  async #openRooms(): Promise<void> {
-    const { clock, random, kernel } = this.#tools;
-    const { events } = this;
-    const { trustDomain, x509, jwt, limits } = this.#config;
-    const authority = await EmbeddedAuthority.open(this.#authorityOptions(), { clock, random, events });
-    const trust = new TrustStore(authority, events);
-    const registry = new EntryRegistry(this.#config.entries, this.#config, clock, events);
-    const attestation = new Attestation([new UnixAttestor({ path: this.#config.attestation.unix.path, clock })], kernel);
-    const entitlements = new Entitlements<Caller>(attestation, registry, clock);
-    const x509Signer = new NodeX509Signer(authority, trustDomain, clock, random);
-    const jwtSigner = new NodeJwtSigner(authority, trustDomain, jwt.issuer, clock);
-    const x509Identities = new X509Identities({ ...x509, capacity: limits.identities }, { signer: x509Signer, newKeyPair, clock, random, events });
-    const jwtIdentities = new JwtIdentities(
-      { ttlMs: jwt.ttlMs, perIdentity: limits.jwtPerIdentity, identities: limits.identities },
-      { signer: jwtSigner, clock, random, events },
-    );
-    this.#registry = registry;
-    this.#dispose = [entitlements, x509Identities, jwtIdentities, registry, trust, authority].map((room) => () => room.close());
-    this.#api.start({ entitlements, x509: x509Identities, jwt: jwtIdentities, trust });
+  async #openAdmin(rooms: Rooms): Promise<void> {
+    const { socketPath } = this.#config.admin;
+    const view = { ...this.#measured, rooms, readiness: this.readiness, version: ownVersion(), startedAt: this.#startedAt };
+    this.#admin = new AdminServer({ ...this.#tools, socketPath, source: adminSource(view) });
+    await this.#admin.open();
+  }
+
+  get #measured(): Measured {
+    return { config: this.#config, listener: this.#listener, server: this.#server, rooms: this.#rooms, kubernetes: this.#kubernetes, audit: this.#audit };
+  }
+
+  /** A connection's caller is held in mind as long as the connection is open. */
+  #serve(connection: Connection): void {
+    connection.closed.addEventListener('abort', () => this.#rooms?.entitlements.forget(connection.caller), { once: true });
+    this.#server.serve(connection);
   }
 
   async #superseded(): Promise<void> {
-    this.#tools.log.info({ event: 'agent.superseded', path: this.#config.socketPath }, 'another agent has taken the socket over');
-    await this.stop();
+    const { socketPath, onSuperseded } = this.#config;
+    this.#tools.log.info({ event: 'agent.superseded', path: socketPath }, 'another agent has taken the socket over');
+    if (onSuperseded === 'exit') return this.stop();
+    this.readiness.phase = 'superseded';
+    await this.#leave();
+    this.#stopWatching = watchSuccessor(socketPath, this.#tools.clock, () => {
+      this.#tools.log.error({ event: 'agent.abandoned', path: socketPath }, 'the agent that took the socket over is gone; this one ends to be started again');
+      this.#stopped.resolve('abandoned');
+    });
   }
 
-  async #leave(): Promise<void> {
+  #leave(): Promise<void> {
+    this.#leaving ??= this.#letGo();
+    return this.#leaving;
+  }
+
+  async #letGo(): Promise<void> {
+    this.#stopping.abort(new Error('the agent stops'));
     // What is being opened cannot be left before it is there. Why it failed is told by `start`.
     await this.#opening.catch(() => undefined);
     await this.#listener.stopAccepting();
     this.#server.endCalls();
-    for (const dispose of this.#dispose) await dispose();
+    await this.#admin?.close();
+    await this.#rooms?.close();
+    await this.#kubernetes?.close();
     // The successor may read the keys from here on; this agent signs nothing any more.
-    this.#dataDir?.close();
+    this.#stateDir?.close();
     await this.#farewell();
     this.#listener.close();
     this.#tools.log.info({ event: 'agent.stopped' }, 'the agent has stopped');
@@ -174,4 +241,10 @@ export class Agent {
     const end = this.#tools.clock.monotonic() + FAREWELL_MS;
     while (this.#server.admission.open > 0 && this.#tools.clock.monotonic() < end) await sleep(this.#tools.clock, 20);
   }
+}
+
+/** The same depth below src/ and below dist/. */
+function ownVersion(): string {
+  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
+  return version;
 }

@@ -8,7 +8,6 @@ import { openKernel } from './kernel.ts';
 import { createLog, type Log } from './log.ts';
 import { systemRandom } from './random.ts';
 
-
 /** The agent as a process: its configuration, its signals, its end. Resolves with the exit code. */
 export async function runAgent(configPath: string): Promise<number> {
   let config: Config;
@@ -27,11 +26,10 @@ export async function runAgent(configPath: string): Promise<number> {
     kernel.harden();
     // Workloads must reach the socket, whatever the shell's mask; files with keys have a mode of their own.
     process.umask(0o022);
-    const agent = new Agent(config, { clock: new SystemClock(), random: systemRandom, kernel, log });
+    const agent = new Agent(config, { clock: new SystemClock(), random: systemRandom, kernel, log, env: process.env });
     obeySignals(agent, config, configPath, log);
     await agent.start();
-    await agent.stopped;
-    return EXIT.ok;
+    return (await agent.stopped) === 'stopped' ? EXIT.ok : EXIT.refused;
   } catch (error) {
     log.error({ event: 'agent.failed', err: messageOf(error) }, isSignetError(error) ? 'the agent could not start' : 'the agent has failed');
     process.stderr.write(`signet: ${messageOf(error)}\n`);
@@ -53,6 +51,7 @@ function obeySignals(agent: Agent, config: Config, configPath: string, log: Log)
 
 /** Only the entries are taken; a file with any fault changes nothing. */
 function reload(agent: Agent, running: Config, configPath: string, log: Log): void {
+  agent.reopenAudit();
   try {
     const { entries, ...rest } = loadConfig(configPath, process.env);
     agent.replaceEntries(entries);

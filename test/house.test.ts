@@ -10,6 +10,7 @@ const LEVELS: readonly (readonly string[])[] = [
   ['main'],
   ['run-agent'],
   ['agent', 'cli'],
+  ['assembly'],
   ['workload-api', 'admin', 'telemetry'],
   ['listener', 'identity'],
   ['config'],
@@ -20,12 +21,12 @@ const LEVELS: readonly (readonly string[])[] = [
   ['errors', 'clock', 'random'],
 ];
 
-/** Rooms that see less than their level would allow. */
+/** Rooms that see less than their level would allow: rooms, or single files of one. */
 const NARROW: Readonly<Record<string, readonly string[]>> = {
   client: ['spiffe', 'errors', 'clock', 'random'],
   kubernetes: ['spiffe', 'errors', 'clock', 'random', 'log', 'events'],
   spiffe: ['errors'],
-  cli: ['client', 'config', 'spiffe', 'errors', 'clock'],
+  cli: ['client', 'config', 'admin/messages.ts', 'spiffe', 'errors', 'clock'],
 };
 
 const files = globSync('**/*.ts', { cwd: SRC }).sort();
@@ -51,7 +52,7 @@ test('the narrow rooms see no more than they may', (t) => {
   for (const [file, targets] of imports) {
     const allowed = NARROW[roomOf(file)];
     for (const target of targets) {
-      if (allowed !== undefined && roomOf(target) !== roomOf(file) && !allowed.includes(roomOf(target))) wrong.push(`${file} imports ${target}`);
+      if (allowed !== undefined && roomOf(target) !== roomOf(file) && !allowed.includes(roomOf(target)) && !allowed.includes(target)) wrong.push(`${file} imports ${target}`);
     }
   }
   t.deepEqual(wrong, []);

@@ -1,3 +1,4 @@
+import { ADMIN_OPTIONS } from './admin-options.ts';
 import { CLIENT_OPTIONS, LOCAL_OPTIONS } from './arguments.ts';
 import type { Command } from './command.ts';
 
@@ -82,6 +83,46 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     positionals: [0, 0],
     examples: ['signet healthcheck --socket /run/signet/public/api.sock --timeout 2s'],
     load: async () => (await import('./healthcheck.ts')).healthcheck,
+  },
+  explain: {
+    usage: '--pid N | --pod NAMESPACE/NAME [--container NAME] | --rules FILE [options]',
+    summary: 'tell which identities a process or a pod gets, and why',
+    details:
+      'Asks the agent of this node on its admin socket, as root. --pid counts as the agent sees it: on the node, not in a\n' +
+      'container. --rules tells what ClusterSPIFFEID and ClusterStaticEntry documents in FILE ("-": standard input) would\n' +
+      'change for the pods of this node; a document with "entries" stands for all entries of the configuration. Nothing is\n' +
+      'applied. Ends with 4 when there is no identity, and with 2 when a rule is refused.',
+    options: {
+      pid: { type: 'string', short: 'p', value: 'N', help: 'explain this process' },
+      pod: { type: 'string', value: 'NS/NAME', help: 'explain this pod' },
+      container: { type: 'string', short: 'c', value: 'NAME', help: 'of the pod; default: its only one' },
+      rules: { type: 'string', value: 'FILE', help: 'explain what these rules would change' },
+      ...ADMIN_OPTIONS,
+    },
+    positionals: [0, 0],
+    examples: [
+      'signet explain --pid 4242',
+      'signet explain --pod default/web-0 --container web',
+      'signet explain --rules web.clusterspiffeid.yaml',
+      "signet explain --pid 4242 --output json | jq -r '.identities[].spiffe_id'",
+    ],
+    load: async () => (await import('./explain.ts')).explain,
+  },
+  rules: {
+    usage: '[options]',
+    summary: 'list the rules that the agent follows, with what they select',
+    options: ADMIN_OPTIONS,
+    positionals: [0, 0],
+    examples: ['signet rules', "signet rules --output json | jq -r '.rules[] | select(.problem) | .name'"],
+    load: async () => (await import('./rules.ts')).rules,
+  },
+  status: {
+    usage: '[options]',
+    summary: 'tell how the agent is: readiness, authority, pods, identities',
+    options: ADMIN_OPTIONS,
+    positionals: [0, 0],
+    examples: ['signet status', 'signet status --output json | jq .reasons'],
+    load: async () => (await import('./status.ts')).status,
   },
   'config check': {
     usage: 'FILE [options]',

@@ -205,7 +205,8 @@ export class Cluster {
     const { client } = this.#options;
     const informer = new Informer<T>({ client, resource, trim, ...this.#tools, seed, ...(fieldSelector === undefined ? {} : { fieldSelector }) });
     informer.whenSynced().then(() => this.#tell(), () => undefined);
-    if (resource !== PODS) informer.onChange(() => this.#tell());
+    // A rule's status and a node's heartbeat are changes of what nobody here looks at.
+    if (resource !== PODS) informer.onChange((_kind, item, before) => (isSame(item, before) ? this.#rememberSoon() : this.#tell()));
     return informer;
   }
 
@@ -262,6 +263,10 @@ export class Cluster {
     keep(NODES, this.#nodes);
     return snapshot;
   }
+}
+
+function isSame(item: unknown, before: unknown): boolean {
+  return item !== before && JSON.stringify(item) === JSON.stringify(before);
 }
 
 function trimCustom(raw: JsonObject): CustomObject | undefined {

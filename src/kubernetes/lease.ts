@@ -1,11 +1,13 @@
-import { sleep, type Alarm, type Clock } from '../clock.ts';
+import { sleep, type Clock } from '../clock.ts';
 import { messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Random } from '../random.ts';
 import type { KubernetesClient } from './api-client.ts';
 import { KubernetesError, hasStatus } from './api-error.ts';
 import { BackOff } from './back-off.ts';
-import { objectAt, textAt, timeAt, type JsonObject } from './json.ts';
+import type { JsonObject } from './json.ts';
+import { Deadline, type Moment } from './lease-deadline.ts';
+import { microTime, seenOf, type Seen } from './lease-record.ts';
 import { LEASES, apiVersionOf, namespacedPathOf } from './resources.ts';
 
 export interface LeaseElectionOptions {
@@ -25,26 +27,10 @@ export interface LeaseElectionOptions {
   readonly pollMs?: number;
 }
 
-/** What a candidate has read of the Lease. */
-interface Seen {
-  readonly uid: string;
-  readonly resourceVersion: string;
-  readonly holder: string;
-  /** In its holder's own words: good for a guess, never for a decision. */
-  readonly renewedAt: number | undefined;
-  readonly acquireTime: string;
-  readonly transitions: number;
-  readonly durationMs: number;
-  /** Differs after each renewal. */
-  readonly key: string;
-}
-
 const FIELD_MANAGER = 'signet-lease';
 const DURATION_MS = 120_000;
 const POLL_MS = 300_000;
 const FIRST_POLL_MS = 15_000;
-/** A record that asks for more patience than this is a mistake or a trick. */
-const LONGEST_DURATION_MS = 3_600_000;
 const RELEASE_MS = 2_000;
 
 /**
@@ -150,8 +136,8 @@ export class LeaseElection {
 
   /** Takes or renews. @throws KubernetesError 409 when the Lease is not any more what was seen. */
   async #write(seen: Seen, signal: AbortSignal): Promise<Seen> {
-    const answer = await this.#options.client.apply(this.#path, this.#object(seen), { fieldManager: FIELD_MANAGER, force: true, signal });
-    return seenOf(answer);
+    const options = { fieldManager: FIELD_MANAGER, force: true, signal };
+    return seenOf(await this.#options.client.apply(this.#path, this.#object(seen), options));
   }
 
   #object(seen: Seen | undefined): JsonObject {
@@ -231,7 +217,8 @@ export class LeaseElection {
   async #release(held: Seen): Promise<void> {
     const { client, clock } = this.#options;
     const limit = new AbortController();
-    const alarm = clock.after(RELEASE_MS, () => limit.abort(new KubernetesError('timed_out', 'the Lease was not given back in time')));
+    const late = new KubernetesError('timed_out', 'the Lease was not given back in time');
+    const alarm = clock.after(RELEASE_MS, () => limit.abort(late));
     const now = microTime(clock.now());
     const spec = { leaseDurationSeconds: 1, acquireTime: now, renewTime: now, leaseTransitions: held.transitions };
     const options = { fieldManager: FIELD_MANAGER, force: true, signal: limit.signal };
@@ -260,64 +247,7 @@ export class LeaseElection {
   }
 }
 
-interface Moment {
-  readonly monotonic: number;
-  readonly wall: number;
-}
-
 interface Tenure {
   held: Seen;
   isLost?: boolean;
-}
-
-/** Until when a holder may believe that it is one. A monotonic clock stands still while a machine sleeps, a wall clock may be set back. */
-class Deadline {
-  readonly #clock: Clock;
-  readonly #ms: number;
-  readonly #reason: string;
-  readonly #over = new AbortController();
-  #alarms: Alarm[] = [];
-
-  constructor(clock: Clock, ms: number, reason: string) {
-    this.#clock = clock;
-    this.#ms = ms;
-    this.#reason = reason;
-  }
-
-  get signal(): AbortSignal {
-    return this.#over.signal;
-  }
-
-  /** Counts anew from the moment at which a renewal was sent. */
-  extend(from: Moment): void {
-    this.cancel();
-    const end = (): void => this.#over.abort(new KubernetesError('timed_out', this.#reason));
-    const leftMs = from.monotonic + this.#ms - this.#clock.monotonic();
-    this.#alarms = [this.#clock.after(Math.max(leftMs, 0), end), this.#clock.at(from.wall + this.#ms, end)];
-  }
-
-  cancel(): void {
-    for (const alarm of this.#alarms) alarm.cancel();
-  }
-}
-
-function seenOf(raw: JsonObject): Seen {
-  const [metadata, spec] = [objectAt(raw, 'metadata'), objectAt(raw, 'spec')];
-  const [holder, renewTime] = [textAt(spec, 'holderIdentity'), textAt(spec, 'renewTime')];
-  const { leaseTransitions: transitions, leaseDurationSeconds: seconds } = spec;
-  return {
-    uid: textAt(metadata, 'uid'),
-    resourceVersion: textAt(metadata, 'resourceVersion'),
-    holder,
-    renewedAt: timeAt(spec, 'renewTime'),
-    acquireTime: textAt(spec, 'acquireTime'),
-    transitions: typeof transitions === 'number' ? transitions : 0,
-    durationMs: typeof seconds === 'number' ? Math.min(seconds * 1_000, LONGEST_DURATION_MS) : DURATION_MS,
-    key: JSON.stringify([textAt(metadata, 'uid'), holder, renewTime, transitions]),
-  };
-}
-
-/** As `metav1.MicroTime` is written. */
-function microTime(ms: number): string {
-  return new Date(ms).toISOString().replace('Z', '000Z');
 }

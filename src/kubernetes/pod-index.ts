@@ -93,6 +93,12 @@ export class PodIndex {
     return this.#pods.values();
   }
 
+  /** All pods that are known, departed ones included. */
+  *all(): Generator<Pod, void, undefined> {
+    yield* this.#pods.values();
+    yield* this.#unlisted.all();
+  }
+
   /** Pods that are known although the source does not list them: departed ones, and those that only the lookup has told of. */
   get unlisted(): number {
     return this.#unlisted.size;

@@ -29,6 +29,10 @@ export class UnlistedPods {
     return this.#pods.size;
   }
 
+  *all(): Generator<Pod, void, undefined> {
+    for (const { pod } of this.#pods.values()) yield pod;
+  }
+
   add(pod: Pod): void {
     this.#pods.delete(pod.uid);
     this.#pods.set(pod.uid, { pod, until: this.#clock.monotonic() + this.#keepMs });

@@ -1,9 +1,10 @@
 import type { Clock } from '../clock.ts';
 import type { EventBus } from '../events.ts';
 import { entryKey, type Entry } from '../spiffe/entry.ts';
-import type { Selector } from '../spiffe/selector.ts';
+import { podUidOf, podUidSelector, type Selector } from '../spiffe/selector.ts';
+import type { Rule } from './rules/rule.ts';
+import { configRules } from './rules/rules.ts';
 import { HeldEntries, type HoldOptions } from './held-entries.ts';
-import { POD_UID } from './pods.ts';
 
 /** The static entries: which callers own which identities. */
 export class EntryRegistry {
@@ -12,18 +13,25 @@ export class EntryRegistry {
   readonly #held: HeldEntries;
   /** What an entry is for each pod that it applies to. */
   readonly #bound = new WeakMap<Entry, Map<Selector, Entry>>();
+  #given: readonly Entry[];
   #ordered: readonly Entry[] = [];
 
   constructor(entries: readonly Entry[], options: HoldOptions, clock: Clock, events: EventBus) {
+    this.#given = entries;
     this.#events = events;
     this.#held = new HeldEntries(options, clock, () => this.#changed());
     this.#held.replace(entries);
     this.#ordered = order(this.#held.all);
   }
 
-  /** All entries, those that are being withdrawn included, in their order. */
-  get all(): readonly Entry[] {
-    return this.#ordered;
+  /** How many entries count, those that are being withdrawn included. */
+  get size(): number {
+    return this.#ordered.length;
+  }
+
+  /** The entries as rules, for explanations. */
+  get allRules(): readonly Rule[] {
+    return configRules(this.#given);
   }
 
   /**
@@ -33,14 +41,15 @@ export class EntryRegistry {
    */
   match(selectors: readonly Selector[]): readonly Entry[] {
     const owned = new Set(selectors);
-    const pod = selectors.find((selector) => selector.startsWith(POD_UID));
+    const pod = podUidOf(selectors);
     const matching = this.#ordered.filter((entry) => entry.selectors.every((selector) => owned.has(selector)));
-    const own = pod === undefined ? matching : matching.filter(isForContainers).map((entry) => this.#bind(entry, pod));
+    const own = pod === undefined ? matching : matching.filter(isForContainers).map((entry) => this.#bind(entry, podUidSelector(pod)));
     return distinctIdentities(own);
   }
 
   /** Takes `entries` for all there are. New ones and new versions count at once, missing ones after the delay. */
   replace(entries: readonly Entry[]): void {
+    this.#given = entries;
     this.#held.replace(entries);
     this.#changed();
   }
@@ -53,7 +62,7 @@ export class EntryRegistry {
 
   /** Forgets what the entries were for a pod that is gone. */
   release(podUid: string): void {
-    for (const entry of this.#ordered) this.#bound.get(entry)?.delete(`${POD_UID}${podUid}`);
+    for (const entry of this.#ordered) this.#bound.get(entry)?.delete(podUidSelector(podUid));
   }
 
   close(): void {

@@ -6,13 +6,14 @@ import type { KubernetesNode } from '../kubernetes/objects.ts';
 import type { PodListener } from '../kubernetes/pod-index.ts';
 import type { Pod } from '../kubernetes/pod.ts';
 import type { Entry } from '../spiffe/entry.ts';
-import type { Selector } from '../spiffe/selector.ts';
+import { podUidOf, type Selector } from '../spiffe/selector.ts';
 import { distinctIdentities, EntryRegistry } from './entry-registry.ts';
 import { HeldEntries, type HoldOptions } from './held-entries.ts';
-import { POD_UID } from './pods.ts';
 import { readRules, type RuleSet, type RuleSetOptions } from './rule-set.ts';
 import { problemText } from './rules/problems.ts';
-import { evaluate, type Evaluation } from './rules/rules.ts';
+import type { Facts } from './rules/facts.ts';
+import type { Rule, RuleSource } from './rules/rule.ts';
+import { configRules, evaluate, type Evaluation } from './rules/rules.ts';
 import { needsOf } from './rules/select.ts';
 import type { RuleTally } from './status/tally.ts';
 
@@ -33,6 +34,13 @@ export interface PodRegistryOptions extends RuleSetOptions, HoldOptions {
   readonly clusterName: string;
   readonly clusterDomain: string;
   readonly excludeNamespaces: readonly string[];
+}
+
+/** What one rule comes to on this node. */
+export interface RuleCount extends Omit<RuleTally, 'kind'> {
+  readonly kind: RuleSource;
+  /** '' for one without a class. */
+  readonly className: string;
 }
 
 interface Known {
@@ -80,10 +88,14 @@ export class PodRegistry {
     return this.#rules;
   }
 
-  /** The entries by the caller's selectors alone: of the configuration and of ClusterStaticEntry objects. */
-  get staticEntries(): readonly { readonly entry: Entry; readonly from: string }[] {
-    const objects = this.#rules.statics.map(({ name, entry }) => ({ entry, from: `ClusterStaticEntry ${name}` }));
-    return [...this.#configured.map((entry) => ({ entry, from: 'configuration' })), ...objects];
+  /** How many entries count: of the configuration and of objects. */
+  get size(): number {
+    return this.#static.size;
+  }
+
+  /** All rules that count: the entries of the configuration, static ones, those for pods. */
+  get allRules(): readonly Rule[] {
+    return [...configRules(this.#configured), ...this.#rules.statics, ...this.#rules.pods];
   }
 
   /** The entries that a caller with these selectors owns; the first is its default identity. */
@@ -114,25 +126,34 @@ export class PodRegistry {
     return uid === undefined || (this.#pods.get(uid)?.complete ?? true);
   }
 
-  /** What each rule says of a pod. `rules`: others than those in force. */
-  decide(pod: Pod, rules: RuleSet = this.#rules): Evaluation {
-    const { trustDomain, clusterName, clusterDomain, excludeNamespaces } = this.#options;
-    const namespaceLabels = this.#cluster.namespaceLabels(pod.namespace);
-    const facts = { trustDomain, clusterName, clusterDomain, pod, node: this.#cluster.node, namespaceLabels };
-    return evaluate(rules.pods, facts, { excludeNamespaces });
+  /** What each rule for pods says of one. */
+  decide(pod: Pod): Evaluation {
+    const { excludeNamespaces } = this.#options;
+    return evaluate(this.#rules.pods, this.facts(pod), { excludeNamespaces });
   }
 
-  /** What each rule that is an object of the cluster comes to on this node. */
-  tallies(): RuleTally[] {
-    const tallies = new Map<string, Counted>();
+  /** What rules may ask of a pod. */
+  facts(pod: Pod): Facts {
+    const { trustDomain, clusterName, clusterDomain } = this.#options;
+    return { trustDomain, clusterName, clusterDomain, pod, node: this.#cluster.node, namespaceLabels: this.#cluster.namespaceLabels(pod.namespace) };
+  }
+
+  /** What each rule comes to on this node: objects of the cluster, refused ones too, and the default rule. */
+  counts(): readonly RuleCount[] {
+    const counted = new Map<string, Counted>();
     for (const rule of [...this.#rules.pods, ...this.#rules.statics, ...this.#rules.refused]) {
-      if (rule.source !== 'ClusterSPIFFEID' && rule.source !== 'ClusterStaticEntry') continue;
       const problem = 'problems' in rule ? problemText(rule.problems) : undefined;
       const { source: kind, name, uid, generation } = rule;
-      tallies.set(`${kind}/${name}`, { kind, name, uid, generation, podsSelected: 0, podsFailed: 0, entriesMasked: 0, problem });
+      const className = this.#classOf(kind, name);
+      counted.set(`${kind}/${name}`, { kind, name, className, uid, generation, podsSelected: 0, podsFailed: 0, entriesMasked: 0, problem });
     }
-    for (const pod of this.#cluster.pods.listed()) this.#count(pod, tallies);
-    return [...tallies.values()];
+    for (const pod of this.#cluster.pods.listed()) this.#count(pod, counted);
+    return [...counted.values()];
+  }
+
+  /** The same of the objects alone, as they are reported. */
+  tallies(): RuleTally[] {
+    return this.counts().flatMap(({ className: _, kind, ...count }) => (kind === 'ClusterSPIFFEID' || kind === 'ClusterStaticEntry' ? [{ kind, ...count }] : []));
   }
 
   /** Takes `entries` for all that the configuration has. New ones count at once, missing ones after the delay. */
@@ -216,9 +237,16 @@ export class PodRegistry {
     }
   }
 
-  #count(pod: Pod, tallies: ReadonlyMap<string, Counted>): void {
+  #classOf(kind: RuleSource, name: string): string {
+    const { spiffeIds, staticEntries } = this.#cluster;
+    const objects = kind === 'ClusterSPIFFEID' ? spiffeIds : kind === 'ClusterStaticEntry' ? staticEntries : undefined;
+    const className = [...(objects?.items() ?? [])].find((object) => object.name === name)?.spec['className'];
+    return typeof className === 'string' ? className : '';
+  }
+
+  #count(pod: Pod, all: ReadonlyMap<string, Counted>): void {
     for (const { source, rule, outcome, problems } of this.decide(pod).decisions) {
-      const counted = tallies.get(`${source}/${rule}`);
+      const counted = all.get(`${source}/${rule}`);
       if (counted === undefined || (outcome !== 'applies' && outcome !== 'masked' && outcome !== 'failed')) continue;
       counted.podsSelected += 1;
       if (outcome === 'failed') counted.podsFailed += 1;
@@ -232,9 +260,5 @@ export class PodRegistry {
   }
 }
 
-/** A tally that is being added up. */
-type Counted = { -readonly [K in keyof RuleTally]: RuleTally[K] };
-
-function podUidOf(selectors: readonly Selector[]): string | undefined {
-  return selectors.find((selector) => selector.startsWith(POD_UID))?.slice(POD_UID.length);
-}
+/** A count that is being added up. */
+type Counted = { -readonly [K in keyof RuleCount]: RuleCount[K] };

@@ -24,18 +24,22 @@ export function checkedCall(at: Position, name: FunctionName, args: readonly Exp
 }
 
 function checkFormat([format, ...args]: readonly Expression[]): void {
-  if (format?.kind !== 'literal') throw new TemplateError(format?.at ?? '1:1', 'a format that is not written out', FUNCTIONS.printf.usage);
+  if (format?.kind !== 'literal')
+    throw new TemplateError(format?.at ?? '1:1', 'a format that is not written out', FUNCTIONS.printf.usage);
   const parts = parseFormat(String(format.value));
-  if (parts === undefined) throw new TemplateError(format.at, show(format.value), 'a format with %s, %d, %v and %%, without flags and widths');
+  if (parts === undefined)
+    throw new TemplateError(format.at, show(format.value), 'a format with %s, %d, %v and %%, without flags and widths');
   const verbs = parts.filter((part) => typeof part === 'string');
   if (verbs.length !== args.length) {
-    throw new TemplateError(format.at, `${counted(verbs.length, 'verb')} for ${counted(args.length, 'value')}`, 'one of %s, %d and %v for each value');
+    const found = `${counted(verbs.length, 'verb')} for ${counted(args.length, 'value')}`;
+    throw new TemplateError(format.at, found, 'one of %s, %d and %v for each value');
   }
   for (const [index, verb] of verbs.entries()) {
     const arg = args[index];
     if (arg === undefined || (verb === '%v' && arg.type !== 'mixed')) continue;
     const wanted = verb === '%d' ? 'number' : 'text';
-    if (arg.type !== wanted) throw new TemplateError(arg.at, nounOf(arg.type), verb === '%v' ? 'a value of one kind for %v' : `${nounOf(wanted)} for ${verb}`);
+    const allowed = verb === '%v' ? 'a value of one kind for %v' : `${nounOf(wanted)} for ${verb}`;
+    if (arg.type !== wanted) throw new TemplateError(arg.at, nounOf(arg.type), allowed);
   }
 }
 

@@ -54,11 +54,17 @@ function readRule(reader: SpecReader, base: Pick<PodRule, 'name' | 'uid' | 'gene
   reader.text('className');
   const idTemplate = readIdTemplate(reader);
   const podSelector = parseLabelSelector(reader.value('podSelector'), reader.at('podSelector'), reader.problems);
-  const namespaceSelector = parseLabelSelector(reader.value('namespaceSelector'), reader.at('namespaceSelector'), reader.problems);
+  const namespaceSelector = parseLabelSelector(
+    reader.value('namespaceSelector'),
+    reader.at('namespaceSelector'),
+    reader.problems,
+  );
   const federatesWith = readFederatesWith(reader);
   const rest = {
     dnsNameTemplates: reader.list('dnsNameTemplates', MOST_DNS_NAMES, (text, path) => reader.template(text, path)),
-    workloadSelectorTemplates: reader.list('workloadSelectorTemplates', MOST_SELECTORS, (text, path) => reader.template(text, path)),
+    workloadSelectorTemplates: reader.list('workloadSelectorTemplates', MOST_SELECTORS, (text, path) =>
+      reader.template(text, path),
+    ),
     x509TtlMs: readTtl(reader, 'ttl', X509_TTL),
     jwtTtlMs: readTtl(reader, 'jwtTtl', JWT_TTL),
     hint: readHint(reader),

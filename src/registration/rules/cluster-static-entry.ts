@@ -98,7 +98,8 @@ function readSelectors(reader: SpecReader): Selector[] {
     return reader.refuse(path, show(text), 'a selector that this agent knows', selector.message);
   });
   if (reader.problems.length > before) return selectors;
-  if (selectors.length === 0) reader.refuse('selectors', show(reader.value('selectors')), 'at least one selector, such as k8s:ns:default');
+  if (selectors.length === 0)
+    reader.refuse('selectors', show(reader.value('selectors')), 'at least one selector, such as k8s:ns:default');
   else if (selectors.every(isNarrowing)) {
     reader.refuse('selectors', show(selectors), 'also one that an exec cannot change, such as k8s:sa:web or unix:uid:1000');
   }

@@ -24,7 +24,15 @@ const LONGEST_DNS_NAME = 253;
 const DNS_LABEL = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 /** What Go's durations are made of, in milliseconds. */
-const UNITS: Readonly<Record<string, number>> = { h: HOUR, m: 60 * SECOND, s: SECOND, ms: 1, us: 0.001, µs: 0.001, ns: 0.000_001 };
+const UNITS: Readonly<Record<string, number>> = {
+  h: HOUR,
+  m: 60 * SECOND,
+  s: SECOND,
+  ms: 1,
+  us: 0.001,
+  µs: 0.001,
+  ns: 0.000_001,
+};
 const DURATION = /^(?:[0-9]{1,12}(?:\.[0-9]{1,9})?(?:h|ms|m|s|us|µs|ns))+$/;
 const AMOUNT = /([0-9.]+)(h|ms|m|s|us|µs|ns)/g;
 
@@ -65,8 +73,8 @@ export function readTtl(reader: SpecReader, key: string, range: typeof X509_TTL)
   if (value === undefined) return undefined;
   const ms = typeof value === 'string' ? parseGoDuration(value) : undefined;
   if (ms === 0) return undefined;
-  if (ms === undefined || ms < range.min || ms > range.max) reader.refuse(key, show(value), `a duration from ${range.shown}, such as 90s, 30m or 1h30m`);
-  return ms === undefined ? undefined : Math.floor(ms);
+  if (ms !== undefined && ms >= range.min && ms <= range.max) return Math.floor(ms);
+  return reader.refuse(key, show(value), `a duration from ${range.shown}, such as 90s, 30m or 1h30m`);
 }
 
 /** `1h30m`, `1.5h`, `0`, `0s`; undefined for what is no duration or negative. */
@@ -82,7 +90,9 @@ export function readHint(reader: SpecReader): string {
   const allowed = `a text of at most ${LONGEST_HINT} bytes`;
   if (bytes > LONGEST_HINT) reader.refuse('hint', `${bytes} bytes`, allowed);
   // A lone surrogate has no UTF-8 form, which the wire needs.
-  else if (/\p{Cc}/u.test(hint) || !hint.isWellFormed()) reader.refuse('hint', show(hint), `${allowed} without control characters and lone surrogates`);
+  else if (/\p{Cc}/u.test(hint) || !hint.isWellFormed()) {
+    reader.refuse('hint', show(hint), `${allowed} without control characters and lone surrogates`);
+  }
   return hint;
 }
 
@@ -105,7 +115,8 @@ export function brokenDnsName(text: string): string | undefined {
   if (text.length > LONGEST_DNS_NAME) return `a DNS name of at most ${LONGEST_DNS_NAME} characters`;
   if (/[A-Z]/.test(text)) return 'a DNS name in lower case';
   const labels = (text.startsWith('*.') ? text.slice(2) : text).split('.');
-  if (!labels.every((label) => DNS_LABEL.test(label))) return 'a DNS name, each label with 1 to 63 letters, digits and inner hyphens';
+  if (!labels.every((label) => DNS_LABEL.test(label)))
+    return 'a DNS name, each label with 1 to 63 letters, digits and inner hyphens';
   // RFC 1123 §2.1: this is how a name is told from an IP address, which belongs into another kind of name.
   return labels.length > 1 && /^\d+$/.test(labels.at(-1) ?? '') ? 'a DNS name whose last label is not a number' : undefined;
 }

@@ -12,7 +12,8 @@ export interface DefaultRuleOptions {
   readonly namespaces: readonly string[];
 }
 
-export type ParsedDefaultRule = { readonly kind: 'rule'; readonly rule: PodRule } | { readonly kind: 'refused'; readonly refused: RefusedRule };
+export type ParsedDefaultRule =
+  { readonly kind: 'rule'; readonly rule: PodRule } | { readonly kind: 'refused'; readonly refused: RefusedRule };
 
 /** The rule for pods that no other rule selects; undefined when it is switched off. Its order is the last of all. */
 export function parseDefaultRule({ enabled, template: text, namespaces }: DefaultRuleOptions): ParsedDefaultRule | undefined {
@@ -25,7 +26,8 @@ export function parseDefaultRule({ enabled, template: text, namespaces }: Defaul
   if (idTemplate !== undefined && !isPath && !beginsAsId(idTemplate)) {
     reader.refuse('template', show(text), 'a template that begins with "/" (a path) or "spiffe://" (a whole ID)');
   }
-  if (idTemplate === undefined || reader.problems.length > 0) return { kind: 'refused', refused: { ...base, problems: reader.problems } };
+  if (idTemplate === undefined || reader.problems.length > 0)
+    return { kind: 'refused', refused: { ...base, problems: reader.problems } };
   return {
     kind: 'rule',
     rule: {

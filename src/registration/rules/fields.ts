@@ -60,13 +60,28 @@ const FIELD_LIST: readonly Field[] = [
     fromPod: true,
     read: ({ pod }) => pod.annotations,
   },
-  { name: '.PodSpec.ServiceAccountName', type: 'text', json: 'pod spec.serviceAccountName', read: ({ pod }) => pod.serviceAccount },
-  { name: '.PodSpec.DeprecatedServiceAccount', type: 'text', json: 'pod spec.serviceAccount', read: ({ pod }) => pod.serviceAccount },
+  {
+    name: '.PodSpec.ServiceAccountName',
+    type: 'text',
+    json: 'pod spec.serviceAccountName',
+    read: ({ pod }) => pod.serviceAccount,
+  },
+  {
+    name: '.PodSpec.DeprecatedServiceAccount',
+    type: 'text',
+    json: 'pod spec.serviceAccount',
+    read: ({ pod }) => pod.serviceAccount,
+  },
   { name: '.PodSpec.NodeName', type: 'text', json: 'pod spec.nodeName', read: ({ pod }) => pod.nodeName },
   { name: '.PodSpec.Hostname', type: 'text', json: 'pod spec.hostname', read: ({ pod }) => pod.hostname },
   { name: '.PodSpec.Subdomain', type: 'text', json: 'pod spec.subdomain', read: ({ pod }) => pod.subdomain },
   { name: '.PodSpec.HostNetwork', type: 'flag', json: 'pod spec.hostNetwork', read: ({ pod }) => pod.hostNetwork },
-  { name: '.PodSpec.PriorityClassName', type: 'text', json: 'pod spec.priorityClassName', read: ({ pod }) => pod.priorityClassName },
+  {
+    name: '.PodSpec.PriorityClassName',
+    type: 'text',
+    json: 'pod spec.priorityClassName',
+    read: ({ pod }) => pod.priorityClassName,
+  },
   { name: '.PodSpec.RuntimeClassName', type: 'text', json: 'pod spec.runtimeClassName', read: ({ pod }) => pod.runtimeClassName },
   { name: '.NodeMeta.Name', type: 'text', json: 'node metadata.name', read: ({ pod }) => pod.nodeName },
   { name: '.NodeMeta.UID', type: 'text', json: 'node metadata.uid', need: 'node', read: ({ node }) => node?.uid },
@@ -88,7 +103,13 @@ const FIELD_LIST: readonly Field[] = [
     fromPod: false,
     read: ({ node }) => node?.annotations,
   },
-  { name: '.NodeSpec.ProviderID', type: 'text', json: 'node spec.providerID', need: 'node', read: ({ node }) => node?.providerId },
+  {
+    name: '.NodeSpec.ProviderID',
+    type: 'text',
+    json: 'node spec.providerID',
+    need: 'node',
+    read: ({ node }) => node?.providerId,
+  },
   { name: '.NodeSpec.PodCIDR', type: 'text', json: 'node spec.podCIDR', need: 'node', read: ({ node }) => node?.podCidr },
   { name: '.Pod.Name', type: 'text', json: 'pod metadata.name', read: ({ pod }) => pod.name },
   { name: '.Pod.Namespace', type: 'text', json: 'pod metadata.namespace', read: ({ pod }) => pod.namespace },
@@ -118,7 +139,8 @@ export function findField(path: string): { readonly field: Field; readonly key: 
 export function namesNear(path: string): readonly string[] {
   const group = groupOf(path).toLowerCase();
   const siblings = FIELD_NAMES.filter((name) => groupOf(name) !== name && groupOf(name).toLowerCase() === group);
-  return siblings.length > 0 ? siblings : [...new Set(FIELD_NAMES.map((name) => (groupOf(name) === name ? name : `${groupOf(name)}.…`)))];
+  if (siblings.length > 0) return siblings;
+  return [...new Set(FIELD_NAMES.map((name) => (groupOf(name) === name ? name : `${groupOf(name)}.…`)))];
 }
 
 function groupOf(path: string): string {

@@ -96,5 +96,8 @@ export type Verb = '%s' | '%d' | '%v';
 export function parseFormat(format: string): readonly (Verb | { readonly text: string })[] | undefined {
   const parts = format.split(/(%[\s\S]?)/);
   if (parts.some((part, at) => at % 2 === 1 && !['%s', '%d', '%v', '%%'].includes(part))) return undefined;
-  return parts.map((part, at) => (at % 2 === 1 && part !== '%%' ? (part as Verb) : { text: part === '%%' && at % 2 === 1 ? '%' : part }));
+  return parts.map((part, at) => {
+    if (at % 2 === 0) return { text: part };
+    return part === '%%' ? { text: '%' } : (part as Verb);
+  });
 }

@@ -1,7 +1,7 @@
 import { isSignetError } from '../../errors.ts';
 import type { Entry } from '../../spiffe/entry.ts';
 import { parseSpiffeId, pathOf, trustDomainOf, type SpiffeId } from '../../spiffe/id.ts';
-import { parseSelector, type Selector } from '../../spiffe/selector.ts';
+import { parseSelector, podUidSelector, type Selector } from '../../spiffe/selector.ts';
 import { brokenDnsName } from './common-spec.ts';
 import type { Facts } from './facts.ts';
 import { harmless, show } from './problems.ts';
@@ -10,16 +10,13 @@ import type { PodRule } from './rule.ts';
 import type { Template } from './syntax.ts';
 
 /** The entry, or what about this pod keeps a rule from giving one: sentences for people. */
-export type MadeEntry = { readonly entry: Entry; readonly problems?: never } | { readonly entry?: never; readonly problems: readonly string[] };
-
-/** Carried by every entry of a pod: an SVID belongs to one pod, whatever else has the same ID. */
-export function podSelector(uid: string): Selector {
-  return `k8s:pod-uid:${uid}`;
-}
+export type MadeEntry =
+  { readonly entry: Entry; readonly problems?: never } | { readonly entry?: never; readonly problems: readonly string[] };
 
 /** Renders all templates of a rule for a pod. A rule that fails in one of them gives nothing. */
 export function makeEntry(rule: PodRule, facts: Facts): MadeEntry {
-  const [idPath, spec] = rule.source === 'default' ? ['registration.defaultRule.template', ''] : ['spec.spiffeIDTemplate', 'spec.'];
+  const [idPath, spec] =
+    rule.source === 'default' ? ['registration.defaultRule.template', ''] : ['spec.spiffeIDTemplate', 'spec.'];
   const problems: string[] = [];
   const collect = <T>(path: string, make: () => T): T | undefined => {
     try {
@@ -36,10 +33,14 @@ export function makeEntry(rule: PodRule, facts: Facts): MadeEntry {
       return collect(path, () => read(template, path)) ?? [];
     });
   const id = collect(idPath, () => renderId(rule, facts, idPath, problems));
-  const dnsNames = all('dnsNameTemplates', rule.dnsNameTemplates, (template, path) => renderDnsName(template, facts, path, problems));
-  const selectors = all('workloadSelectorTemplates', rule.workloadSelectorTemplates, (template) => parseSelector(render(template, facts)));
+  const dnsNames = all('dnsNameTemplates', rule.dnsNameTemplates, (template, path) =>
+    renderDnsName(template, facts, path, problems),
+  );
+  const selectors = all('workloadSelectorTemplates', rule.workloadSelectorTemplates, (template) =>
+    parseSelector(render(template, facts)),
+  );
   if (id === undefined || problems.length > 0) return { problems };
-  return { entry: entryOf(rule, id, dnsNames, [podSelector(facts.pod.uid), ...selectors]) };
+  return { entry: entryOf(rule, id, dnsNames, [podUidSelector(facts.pod.uid), ...selectors]) };
 }
 
 function entryOf(rule: PodRule, id: SpiffeId, dnsNames: readonly string[], selectors: readonly Selector[]): Entry {
@@ -51,7 +52,8 @@ function entryOf(rule: PodRule, id: SpiffeId, dnsNames: readonly string[], selec
 function renderId(rule: PodRule, facts: Facts, path: string, problems: string[]): SpiffeId | undefined {
   const text = render(rule.idTemplate, facts, { oneSegment: true });
   const id = parseSpiffeId(rule.source === 'default' && text.startsWith('/') ? `spiffe://${facts.trustDomain}${text}` : text);
-  if (trustDomainOf(id) !== facts.trustDomain) problems.push(`${path}: ${show(id)} is not in the trust domain ${facts.trustDomain}`);
+  if (trustDomainOf(id) !== facts.trustDomain)
+    problems.push(`${path}: ${show(id)} is not in the trust domain ${facts.trustDomain}`);
   else if (pathOf(id) === '') problems.push(`${path}: ${show(id)} has no path, which the identity of a workload has`);
   return id;
 }

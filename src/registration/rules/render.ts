@@ -2,12 +2,21 @@ import { SignetError } from '../../errors.ts';
 import type { TemplateData } from './facts.ts';
 import { comparable, isTrue, Missing, parseFormat, RenderFailure, TEXT_FUNCTIONS, textOf, type Value } from './functions.ts';
 import { show } from './problems.ts';
-import { LONGEST_OUTPUT, type Call, type Choice, type Expression, type MapEntry, type Node, type Position, type Template } from './syntax.ts';
+import {
+  LONGEST_OUTPUT,
+  type Call,
+  type Choice,
+  type Expression,
+  type MapEntry,
+  type Node,
+  type Position,
+  type Template,
+} from './syntax.ts';
 
 export interface RenderOptions {
   /**
-   * True: what is made of a pod's label or annotation must not hold "/", so that whoever makes the pod fills the segments that the
-   * template has and adds none. Default false.
+   * True: what is made of a pod's label or annotation must not hold "/", so that whoever makes the pod fills the segments that
+   * the template has and adds none. Default false.
    */
   readonly oneSegment?: boolean;
 }
@@ -56,7 +65,8 @@ class Renderer {
   }
 
   #write(text: string): void {
-    if (this.#output.length + text.length > LONGEST_OUTPUT) throw new RenderFailure(`the text is longer than ${LONGEST_OUTPUT} characters`);
+    if (this.#output.length + text.length > LONGEST_OUTPUT)
+      throw new RenderFailure(`the text is longer than ${LONGEST_OUTPUT} characters`);
     this.#output += text;
   }
 
@@ -92,7 +102,7 @@ class Renderer {
   #call(call: Call): Value {
     const { name, args, at } = call;
     if (name === 'and' || name === 'or') return this.#decide(args, name === 'or');
-    if (name === 'printf') return this.#printf(args);
+    if (name === 'printf') return this.#printf(args, at);
     const values = args.map((arg) => this.#value(arg));
     this.#at = at;
     const [first = '', second = ''] = values;
@@ -114,10 +124,11 @@ class Renderer {
     return value;
   }
 
-  #printf([format, ...args]: readonly Expression[]): string {
+  #printf([format, ...args]: readonly Expression[], at: Position): string {
     const parts = format?.kind === 'literal' ? (parseFormat(String(format.value)) ?? []) : [];
     const texts = args.map((arg) => this.#text(arg)).values();
     const text = parts.map((part) => (typeof part === 'string' ? (texts.next().value ?? '') : part.text)).join('');
+    this.#at = at;
     return textOf(text);
   }
 }

@@ -1,8 +1,8 @@
 import { entryKey, type Entry } from '../../spiffe/entry.ts';
 import type { SpiffeId } from '../../spiffe/id.ts';
-import type { Selector } from '../../spiffe/selector.ts';
+import { podUidSelector, type Selector } from '../../spiffe/selector.ts';
 import type { Facts } from './facts.ts';
-import { makeEntry, podSelector } from './make-entry.ts';
+import { makeEntry } from './make-entry.ts';
 import { ORDER_CLASSES, type OrderClass, type PodRule, type Rule, type RuleSource, type StaticRule } from './rule.ts';
 import { select } from './select.ts';
 
@@ -70,7 +70,8 @@ export function evaluate(rules: readonly Rule[], facts: Facts, options: Evaluate
   const excluded = options.excludeNamespaces?.includes(facts.pod.namespace) === true;
   const verdicts: Verdict[] = [];
   for (const rule of [...rules].sort(compareRules)) {
-    verdicts.push(rule.kind === 'static' ? judgeStatic(rule, facts) : excluded ? excludedFrom(rule, facts) : judge(rule, facts, verdicts));
+    if (rule.kind === 'static') verdicts.push(judgeStatic(rule, facts));
+    else verdicts.push(excluded ? excludedFrom(rule, facts) : judge(rule, facts, verdicts));
   }
   const entries = verdicts.flatMap(({ entry }) => entry ?? []).sort(compareRuleEntries);
   const first = new Map<string, RuleEntry>();
@@ -82,7 +83,7 @@ export function evaluate(rules: readonly Rule[], facts: Facts, options: Evaluate
   };
 }
 
-/** By priority (the highest first), then by class, then by the bytes of the ID: the same on every node and after every restart. */
+/** By priority (the highest first), then by class, then by the bytes of the ID: the same on every node and after each restart. */
 export function compareRuleEntries(a: RuleEntry, b: RuleEntry): number {
   return (
     b.priority - a.priority ||
@@ -139,7 +140,7 @@ function judgeStatic(rule: StaticRule, { pod, selectors }: Facts): Verdict {
   if (selectors === undefined) return { rule, outcome: 'caller', why: `it is for callers with ${entry.selectors.join(', ')}` };
   const missing = entry.selectors.filter((selector) => !selectors.includes(selector));
   if (missing.length > 0) return { rule, outcome: 'unselected', why: `the caller lacks ${missing.join(', ')}` };
-  const bound = { ...entry, selectors: [...new Set([podSelector(pod.uid), ...entry.selectors])] };
+  const bound = { ...entry, selectors: [...new Set([podUidSelector(pod.uid), ...entry.selectors])] };
   const why = `the caller has ${entry.selectors.join(', ')}`;
   return { rule, outcome: 'applies', why, entry: { ...bound, rule: rule.name, source: rule.source, order: rule.order } };
 }
@@ -147,11 +148,12 @@ function judgeStatic(rule: StaticRule, { pod, selectors }: Facts): Verdict {
 function masked(verdict: Verdict, first: ReadonlyMap<string, RuleEntry>): Verdict {
   const winner = verdict.entry && first.get(entryKey(verdict.entry));
   if (winner === undefined || winner === verdict.entry) return verdict;
-  return { ...verdict, outcome: 'masked', why: `${verdict.why}; but ${nameOf({ source: winner.source, name: winner.rule })} gives the same identity first` };
+  const name = nameOf({ source: winner.source, name: winner.rule });
+  return { ...verdict, outcome: 'masked', why: `${verdict.why}; but ${name} gives the same identity first` };
 }
 
 function decisionOf({ rule, outcome, why, entry, problems }: Verdict, { pod, selectors }: Facts): Decision {
-  const owned = new Set(selectors ?? []).add(podSelector(pod.uid));
+  const owned = new Set(selectors ?? []).add(podUidSelector(pod.uid));
   const missing = entry?.selectors.filter((selector) => !owned.has(selector)) ?? [];
   const only = missing.length === 0 ? '' : `; only for callers with ${missing.join(', ')}`;
   return {

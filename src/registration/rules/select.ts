@@ -60,7 +60,8 @@ function refusedByNamespaceLabels({ namespaceSelector = [] }: PodRule, { namespa
 
 function undecidedFor(rule: PodRule, { pod, node }: Facts): Selection | undefined {
   const needed = needsOfRule(rule);
-  if (needed.has('annotations') && pod.annotations === undefined) return undecided('the annotations of the pod are not known yet');
+  if (needed.has('annotations') && pod.annotations === undefined)
+    return undecided('the annotations of the pod are not known yet');
   return needed.has('node') && node === undefined ? undecided('the node is not known yet') : undefined;
 }
 

@@ -65,7 +65,8 @@ export interface Choice {
   readonly otherwise: readonly Node[];
 }
 
-export type Node = { readonly kind: 'text'; readonly text: string } | { readonly kind: 'output'; readonly value: Expression } | Choice;
+export type Node =
+  { readonly kind: 'text'; readonly text: string } | { readonly kind: 'output'; readonly value: Expression } | Choice;
 
 /** A template that was checked wholly: its fields exist, its functions get what they take. */
 export interface Template {
@@ -94,7 +95,10 @@ export class TemplateError extends SignetError {
   readonly hint: string | undefined;
 
   constructor(position: Position, found: string, allowed: string, hint?: string) {
-    super('invalid_config', `template, ${position}: found ${found}, allowed: ${allowed}${hint === undefined ? '' : ` (${hint})`}`);
+    super(
+      'invalid_config',
+      `template, ${position}: found ${found}, allowed: ${allowed}${hint === undefined ? '' : ` (${hint})`}`,
+    );
     this.name = 'TemplateError';
     this.position = position;
     this.found = found;

@@ -93,7 +93,8 @@ class Parser {
     if (this.#takeWord('if')) return this.#choice(token);
     if (token.kind === 'close') throw refuse(token, OPERAND, 'an action cannot be empty');
     const value = this.#pipeline();
-    if (value.type === 'mixed') throw new TemplateError(value.at, 'either of values of several kinds', 'a text, a number, true or false');
+    if (value.type === 'mixed')
+      throw new TemplateError(value.at, 'either of values of several kinds', 'a text, a number, true or false');
     this.#expect('close', '}} or "|"');
     return { kind: 'output', value };
   }
@@ -189,7 +190,8 @@ class Parser {
 
   #known(token: Token): { readonly field: Field; readonly key: string | undefined } {
     const found = findField(token.text);
-    if (found === undefined) throw refuse(token, `a field: ${namesNear(token.text).join(', ')}`, didYouMean(token.text, FIELD_NAMES));
+    if (found === undefined)
+      throw refuse(token, `a field: ${namesNear(token.text).join(', ')}`, didYouMean(token.text, FIELD_NAMES));
     this.#fields.add(found.field);
     return found;
   }

@@ -31,6 +31,14 @@ const REFUSED_WORDS = new Set(['range', 'with', 'define', 'template', 'block', '
 const OPERANDS: ReadonlySet<TokenKind> = new Set(['field', 'word', 'string', 'number', 'right']);
 const AFTER_OPERAND = /[ \t\r\n)|]|\}\}|$/y;
 
+/** What was probably meant by a character that nothing begins with. */
+const HINTS: ReadonlyMap<string, string> = new Map([
+  ['$', 'there are no variables'],
+  [':', 'there are no variables'],
+  ['.', '"." alone is no field'],
+  ["'", 'write texts in "…"'],
+]);
+
 const ESCAPES: Readonly<Record<string, string>> = { '"': '"', '\\': '\\', n: '\n', r: '\r', t: '\t' };
 const ESCAPE = /\\(?:u([0-9a-fA-F]{4})|(["\\nrt]))/y;
 
@@ -86,7 +94,8 @@ class Tokenizer {
     if (end === -1) throw this.#refuse(start, 'a comment without end', '{{/* … */}}');
     const close = this.#afterSpaces(end + 2);
     const trims = close > end + 2 && this.#source.startsWith('-}}', close);
-    if (!trims && !this.#source.startsWith('}}', end + 2)) throw this.#refuse(end + 2, this.#shown(end + 2), '}} right after a comment');
+    if (!trims && !this.#source.startsWith('}}', end + 2))
+      throw this.#refuse(end + 2, this.#shown(end + 2), '}} right after a comment');
     this.#trimNext = trims;
     this.#offset = trims ? close + 3 : end + 4;
     return true;
@@ -123,7 +132,8 @@ class Tokenizer {
     const last = this.#tokens.at(-1);
     AFTER_OPERAND.lastIndex = this.#offset;
     if (last !== undefined && OPERANDS.has(last.kind) && !AFTER_OPERAND.test(this.#source)) {
-      throw this.#refuse(this.#offset, this.#shown(this.#offset), `a space, "|", ")" or "}}" after ${show(this.#source.slice(start, this.#offset))}`);
+      const before = show(this.#source.slice(start, this.#offset));
+      throw this.#refuse(this.#offset, this.#shown(this.#offset), `a space, "|", ")" or "}}" after ${before}`);
     }
   }
 
@@ -133,7 +143,8 @@ class Tokenizer {
       const text = pattern.exec(this.#source)?.[0];
       if (text === undefined) continue;
       if (kind === 'word' && REFUSED_WORDS.has(text)) {
-        throw this.#refuse(start, show(text), 'if, else, end, a field or a function', 'templates here do not repeat, and do not name or call others');
+        const hint = 'templates here do not repeat, and do not name or call others';
+        throw this.#refuse(start, show(text), 'if, else, end, a field or a function', hint);
       }
       this.#offset = start + text.length;
       return this.#push(kind, text, start);
@@ -143,9 +154,7 @@ class Tokenizer {
 
   #unknownCharacter(start: number): TemplateError {
     const allowed = 'a field such as .PodMeta.Name, a function, a text in "…" or `…`, a number, true or false';
-    const hint = { $: 'there are no variables', '.': '"." alone is no field', "'": 'write texts in "…"', ':': 'there are no variables' };
-    const character = this.#source[start] ?? '';
-    return this.#refuse(start, this.#shown(start), allowed, Object.hasOwn(hint, character) ? hint[character as keyof typeof hint] : undefined);
+    return this.#refuse(start, this.#shown(start), allowed, HINTS.get(this.#source[start] ?? ''));
   }
 
   #quoted(start: number): void {
@@ -153,7 +162,8 @@ class Tokenizer {
     let offset = start + 1;
     for (;;) {
       const character = this.#source[offset];
-      if (character === undefined || character === '\n') throw this.#refuse(start, 'a text without its closing "', 'a text in "…"');
+      if (character === undefined || character === '\n')
+        throw this.#refuse(start, 'a text without its closing "', 'a text in "…"');
       if (character === '"') break;
       const escaped = character === '\\' ? this.#escape(offset) : { text: character, length: 1 };
       text += escaped.text;
@@ -166,9 +176,11 @@ class Tokenizer {
   #escape(offset: number): { readonly text: string; readonly length: number } {
     ESCAPE.lastIndex = offset;
     const match = ESCAPE.exec(this.#source);
-    if (match === null) throw this.#refuse(offset, this.#shown(offset, 2), '\\", \\\\, \\n, \\r, \\t or \\u and four hexadecimal digits');
+    if (match === null)
+      throw this.#refuse(offset, this.#shown(offset, 2), '\\", \\\\, \\n, \\r, \\t or \\u and four hexadecimal digits');
     const [whole, code, letter = ''] = match;
-    return { text: code === undefined ? (ESCAPES[letter] ?? '') : String.fromCharCode(Number.parseInt(code, 16)), length: whole.length };
+    const text = code === undefined ? (ESCAPES[letter] ?? '') : String.fromCharCode(Number.parseInt(code, 16));
+    return { text, length: whole.length };
   }
 
   #raw(start: number): void {

@@ -1,0 +1,175 @@
+import { join } from 'node:path';
+import type { CgroupRoot } from '../attestation/cgroup.ts';
+import { learnCgroupRoot } from '../attestation/cgroup-root.ts';
+import { KubernetesAttestor } from '../attestation/kubernetes.ts';
+import { readPrivateFile, writePrivateFile } from '../authority/state-file.ts';
+import type { Alarm, Clock } from '../clock.ts';
+import type { Config } from '../config/config.ts';
+import { messageOf, SignetError } from '../errors.ts';
+import type { EventBus } from '../events.ts';
+import { KubernetesClient } from '../kubernetes/api-client.ts';
+import { Cluster } from '../kubernetes/cluster.ts';
+import { inClusterCredentials, SERVICE_ACCOUNT_DIRECTORY, type Credentials } from '../kubernetes/credentials.ts';
+import { kubeconfigCredentials } from '../kubernetes/kubeconfig.ts';
+import { Kubelet } from '../kubernetes/kubelet.ts';
+import type { ClusterMemory } from '../kubernetes/snapshot.ts';
+import type { Log } from '../log.ts';
+import type { Random } from '../random.ts';
+import { PodRegistry } from '../registration/pod-registry.ts';
+import { foreignClass } from '../registration/rules/common-spec.ts';
+import { RuleStatus } from '../registration/status/rule-status.ts';
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** What was found out before anything was opened. */
+export interface KubernetesPlan {
+  readonly nodeName: string;
+  readonly credentials: Credentials;
+  readonly root: CgroupRoot;
+  readonly podUid: string | undefined;
+  /** Where the agent's Lease is; undefined outside a pod: then rules get no status. */
+  readonly namespace: string | undefined;
+}
+
+export interface KubernetesTools {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly events: EventBus;
+}
+
+/** The last known pods and rules, in `privateDir`. */
+const SNAPSHOT = 'cluster.json';
+/** What `readPrivateFile` takes. */
+const LARGEST_SNAPSHOT = 4 * 1024 * 1024;
+
+/** Many changes in a moment are one count of what the rules come to. */
+const TALLY_MS = 1_000;
+
+/**
+ * Judges what this node needs to recognise pods. Undefined where it is not asked to.
+ *
+ * @throws SignetError `invalid_config` with what to set.
+ */
+export function planKubernetes({ attestation, kubernetes }: Config, env: Environment): KubernetesPlan | undefined {
+  if (!attestation.kubernetes.enabled) return undefined;
+  const { nodeName, kubeconfig } = kubernetes;
+  if (nodeName === undefined) throw new SignetError('invalid_config', 'kubernetes.nodeName is not set');
+  const podUid = env['POD_UID'] || undefined;
+  return {
+    nodeName,
+    credentials: kubeconfig === undefined ? inClusterCredentials({ env }) : kubeconfigCredentials(kubeconfig),
+    root: learnCgroupRoot({ configured: attestation.kubernetes.cgroupRoot, podUid }),
+    podUid,
+    namespace: env['POD_NAMESPACE'] || undefined,
+  };
+}
+
+/** What a node of a cluster has more than another: its pods, its rules, and who says what they come to. */
+export class KubernetesRooms {
+  readonly cluster: Cluster;
+  readonly attestor: KubernetesAttestor;
+  readonly registry: PodRegistry;
+  readonly nodeName: string;
+  readonly client: KubernetesClient;
+  readonly #status: RuleStatus | undefined;
+  readonly #clock: Clock;
+  readonly #stops: readonly (() => void)[];
+  #tallying: Alarm | undefined;
+
+  constructor(config: Config, plan: KubernetesPlan, tools: KubernetesTools) {
+    const { clock, events } = tools;
+    const { registration, trustDomain, clusterName, clusterDomain, withdrawalDelayMs } = config;
+    this.nodeName = plan.nodeName;
+    this.#clock = clock;
+    this.client = new KubernetesClient({ credentials: plan.credentials, clock });
+    this.cluster = new Cluster(
+      {
+        nodeName: plan.nodeName,
+        client: this.client,
+        kubelet: kubeletOf(config, plan, clock),
+        source: config.kubernetes.source,
+        customResources: registration.customResources,
+        memory: memoryIn(config.privateDir, tools.log),
+        onConflict: (hash) => events.publish('podHashConflict', { hash }),
+      },
+      tools,
+    );
+    const { podTimeoutMs } = config.attestation.kubernetes;
+    this.attestor = new KubernetesAttestor({ pods: this.cluster.pods, root: plan.root, nodeName: plan.nodeName, podTimeoutMs });
+    const options = { ...registration, trustDomain, clusterName, clusterDomain, withdrawalDelayMs };
+    this.registry = new PodRegistry(config.entries, options, this.cluster, clock, events);
+    this.#status = statusOf(config, plan, this.client, tools);
+    this.#stops = [this.registry.onChange(() => this.#tallySoon()), this.cluster.pods.onChange(() => this.#tallySoon())];
+  }
+
+  /** Begins to follow the cluster. */
+  start(): void {
+    this.cluster.start();
+    this.#status?.start();
+  }
+
+  async close(): Promise<void> {
+    this.#tallying?.cancel();
+    for (const stop of this.#stops) stop();
+    this.registry.close();
+    this.attestor.close();
+    await Promise.all([this.#status?.close(), this.cluster.close()]);
+    this.client.close();
+  }
+
+  #tallySoon(): void {
+    if (this.#status === undefined) return;
+    this.#tallying ??= this.#clock.after(TALLY_MS, () => {
+      this.#tallying = undefined;
+      // Half of the rules, or of the pods, would be told as if they were all.
+      if (this.cluster.isSynced) this.#status?.set(this.registry.tallies());
+    });
+  }
+}
+
+/** Waiting for a pod may take its time-out, and then a question to the API server or the kubelet. */
+export function attestationTimeoutOf({ attestation }: Config): number {
+  return attestation.kubernetes.podTimeoutMs + 6_000;
+}
+
+function kubeletOf({ kubernetes }: Config, { nodeName }: KubernetesPlan, clock: Clock) {
+  const { kubelet, source } = kubernetes;
+  if (kubelet === undefined && source === 'api') return undefined;
+  const { host = '127.0.0.1', port = 10_250, serverName = nodeName, caFile = join(SERVICE_ACCOUNT_DIRECTORY, 'ca.crt') } = kubelet ?? {};
+  const token = { path: join(SERVICE_ACCOUNT_DIRECTORY, 'token') };
+  return (trim: ConstructorParameters<typeof Kubelet>[0]['trim']): Kubelet =>
+    new Kubelet({ host, port, serverName, token, ca: { path: caFile }, clock, trim });
+}
+
+/** Without a namespace of its own the agent has nowhere to take a Lease. */
+function statusOf(config: Config, plan: KubernetesPlan, client: KubernetesClient, tools: KubernetesTools): RuleStatus | undefined {
+  const { registration } = config;
+  if (!registration.status || !registration.customResources || plan.namespace === undefined) return undefined;
+  return new RuleStatus({
+    client,
+    nodeName: plan.nodeName,
+    reporter: plan.podUid ?? 'host',
+    namespace: plan.namespace,
+    isOurs: (rule) => foreignClass({ className: rule.className }, registration) === undefined,
+    ...tools,
+  });
+}
+
+function memoryIn(directory: string, log: Log): ClusterMemory {
+  const path = join(directory, SNAPSHOT);
+  return {
+    read: () => {
+      try {
+        return readPrivateFile(path);
+      } catch (error) {
+        log.warn({ event: 'kubernetes.not_remembered', path, err: messageOf(error) }, 'what was known of the cluster before cannot be read');
+        return undefined;
+      }
+    },
+    write: (text) => {
+      if (Buffer.byteLength(text) > LARGEST_SNAPSHOT) throw new SignetError('limit_exceeded', `${path} would have more than ${LARGEST_SNAPSHOT} bytes`);
+      return writePrivateFile(path, text);
+    },
+  };
+}
