@@ -44,7 +44,7 @@ export function learnCgroupRoot(options: CgroupRootOptions): CgroupRoot {
   const isPrivate = [...depths.values()].some((depth) => depth > 0);
   const root: CgroupRoot = { path: path ?? (isPrivate ? undefined : learnPath(own.paths, options)), depths, podUid };
   if (podUid !== undefined) assertOwnPod(own.text, root, podUid);
-  else if (isPrivate) throw refused(`the agent has its own cgroup namespace: ${NEEDS_HOST_PID}; outside a pod it needs the host's`);
+  else if (isPrivate) throw refused(`the agent has its own cgroup namespace: ${NEEDS_HOST_PID}; else it needs the host's`);
   return root;
 }
 

@@ -39,7 +39,7 @@ function assertRunning(pid: number, procRoot: string): void {
   const state = stateOf(readProc(pid, 'stat', procRoot));
   if (state === undefined) throw new SignetError('caller_unknown', `/proc/${pid}/stat has no state`);
   if (!/[ZXx]/.test(state)) return;
-  throw new SignetError('caller_unknown', `the main thread of process ${pid} has ended (state ${state}): its cgroup tells nothing`);
+  throw new SignetError('caller_unknown', `the main thread of process ${pid} has ended (${state}): its cgroup tells nothing`);
 }
 
 export function readProc(pid: number, name: string, procRoot: string): string {

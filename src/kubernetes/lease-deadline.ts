@@ -8,8 +8,8 @@ export interface Moment {
 }
 
 /**
- * Until when a holder may believe that it is one. Both clocks count: a monotonic one may stand still while a machine sleeps, a wall
- * clock may be set back.
+ * Until when a holder may believe that it is one. Both clocks count: a monotonic one may stand still while a machine sleeps, a
+ * wall clock may be set back.
  */
 export class Deadline {
   readonly #clock: Clock;

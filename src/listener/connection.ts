@@ -28,15 +28,25 @@ export class Connection {
   #idleWaiters = new Set<() => void>();
   #alarm: Alarm | undefined;
   #lookMs = FIRST_LOOK_MS;
+  #acceptedAt: number | undefined;
   #known: boolean | undefined;
 
-  constructor(caller: Caller, socket: Socket, opened: { stream: Socket | Duplex; rewritten: boolean }, kernel: Kernel, clock: Clock) {
+  /** @param acceptedAt in monotonic milliseconds. */
+  constructor(
+    caller: Caller,
+    socket: Socket,
+    opened: { stream: Socket | Duplex; rewritten: boolean },
+    kernel: Kernel,
+    clock: Clock,
+    acceptedAt: number,
+  ) {
     this.caller = caller;
     this.stream = opened.stream;
     this.rewritten = opened.rewritten;
     this.#socket = socket;
     this.#kernel = kernel;
     this.#clock = clock;
+    this.#acceptedAt = acceptedAt;
     socket.once('close', () => this.#end());
   }
 
@@ -63,6 +73,16 @@ export class Connection {
   whenDrained(resume: () => void): void {
     this.#idleWaiters.add(resume);
     this.#alarm ??= this.#clock.after(this.#lookMs, () => this.#look());
+  }
+
+  /**
+   * When the connection was accepted, in monotonic milliseconds, for the first call that asks: what a later one waited for was not
+   * its connection.
+   */
+  takeAcceptedAt(): number | undefined {
+    const acceptedAt = this.#acceptedAt;
+    this.#acceptedAt = undefined;
+    return acceptedAt;
   }
 
   /** Closes at once; whatever was not read is lost. */

@@ -10,6 +10,7 @@ import { Connection } from './connection.ts';
 import { OwnerLimits, type ShareLimits } from './owner-limits.ts';
 import { openHttp2 } from './prelude.ts';
 import { SocketFile } from './socket-file.ts';
+import { whoOf } from './who.ts';
 
 export interface ListenerLimits extends ShareLimits {
   readonly preludeTimeoutMs: number;
@@ -23,6 +24,8 @@ export interface ListenerOptions {
 }
 
 export interface ListenerTools {
+  /** Whose share of the limits a process uses, where that is not its user's: `pod:<uid>`. Must not throw. */
+  readonly ownerOf?: (pid: number) => string | undefined;
   readonly kernel: Kernel;
   readonly clock: Clock;
   readonly random: Random;
@@ -134,7 +137,7 @@ export class Listener {
     if (this.limits.isFull) return this.#turnAway(socket, 'too_many_connections');
     let caller: Caller;
     try {
-      caller = identifyCaller(this.#tools.kernel, descriptorOf(socket), this.#connections);
+      caller = identifyCaller(this.#tools.kernel, descriptorOf(socket), this.#connections, undefined, this.#tools.ownerOf);
     } catch (error) {
       return this.#turnAway(socket, refusalReasonOf(error), undefined, messageOf(error));
     }
@@ -167,6 +170,7 @@ export class Listener {
   async #begin(socket: Socket, caller: Caller): Promise<void> {
     const { clock, kernel } = this.#tools;
     const { limits } = this.#options;
+    const acceptedAt = clock.monotonic();
     const hasRoom = this.limits.beginOpening(caller.owner);
     try {
       const opened = await openHttp2(socket, {
@@ -176,7 +180,7 @@ export class Listener {
         maxConcurrentStreams: limits.callsPerConnection,
         maxHeaderBytes: limits.headerBytes,
       });
-      this.#serve(new Connection(caller, socket, opened, kernel, clock));
+      this.#serve(new Connection(caller, socket, opened, kernel, clock, acceptedAt));
     } catch (error) {
       socket.destroy();
       // Most often a caller that has changed its mind, or died.
@@ -194,7 +198,7 @@ export class Listener {
   #refuse(reason: RefusalReason, caller?: Caller, detail?: string): void {
     this.#tools.events.publish('refused', {
       reason,
-      ...(caller === undefined ? {} : { uid: caller.uid, pid: caller.pid }),
+      ...(caller === undefined ? {} : whoOf(caller)),
       ...(detail === undefined ? {} : { detail }),
     });
   }

@@ -50,6 +50,18 @@ export function parseSelector(text: string): Selector {
   return text;
 }
 
+const POD_UID = 'k8s:pod-uid:';
+
+/** The selector that a caller in this pod has and nobody else: an entry with it belongs to the pod. */
+export function podUidSelector(uid: string): Selector {
+  return `${POD_UID}${uid}`;
+}
+
+/** The pod that such a caller is in, or such an entry belongs to; undefined where it is none. */
+export function podUidOf(selectors: readonly Selector[]): string | undefined {
+  return selectors.find((selector) => selector.startsWith(POD_UID))?.slice(POD_UID.length);
+}
+
 /** The largest user or group ID; one more stands for none. */
 const LARGEST_ID = 2 ** 32 - 2;
 

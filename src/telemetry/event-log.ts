@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { EventBus, Events } from '../events.ts';
 import type { Log } from '../log.ts';
+import { Repeats } from './repeats.ts';
 
 /** A refusal that repeats is written once in this time, with how often it happened meanwhile: a flood must not fill the disk. */
 const REPEAT_MS = 10_000;
@@ -24,7 +25,22 @@ export function logEvents(events: EventBus, log: Log, clock: Clock): void {
   events.on('bundleChanged', ({ trustDomain, x509Authorities, jwtAuthorities }) =>
     log.info({ event: 'bundle.changed', trust_domain: trustDomain, count: x509Authorities + jwtAuthorities }, 'the trust bundle has changed'),
   );
+  events.on('upstreamFailed', ({ upstream, error, retryMs }) =>
+    log.warn({ event: 'upstream.failed', reason: upstream, err: error, duration_ms: Math.round(retryMs) }, 'the upstream does not answer; what there is goes on and it is tried again'),
+  );
+  events.on('ruleRefused', ({ kind, name, problem }) => log.warn({ event: 'rule.refused', path: `${kind}/${name}`, err: problem }, 'a rule does not count'));
+  const conflicts = new Repeats<string>(clock, (hash, count) => logConflict(log, hash, count));
+  events.on('podHashConflict', ({ hash }) => {
+    if (!conflicts.isFirst(hash)) return;
+    conflicts.remember(hash, hash);
+    logConflict(log, hash);
+  });
   events.on('entriesChanged', ({ count }) => log.info({ event: 'entries.changed', count }, 'the entries have changed'));
+}
+
+function logConflict(log: Log, hash: string, count?: number): void {
+  const fields = { event: 'pod.conflict', reason: hash, ...(count === undefined ? {} : { count }) };
+  log.error(fields, 'two pods claim to be one static pod; neither is believed');
 }
 
 function logIssued(log: Log, fact: Events['issued']): void {

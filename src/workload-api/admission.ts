@@ -3,6 +3,7 @@ import type { Alarm, Clock } from '../clock.ts';
 import type { EventBus } from '../events.ts';
 import type { Connection } from '../listener/connection.ts';
 import type { OwnerLimits } from '../listener/owner-limits.ts';
+import { whoOf } from '../listener/who.ts';
 import { RequestStream } from './request-stream.ts';
 import { refusals, type Refusal } from './status.ts';
 
@@ -45,6 +46,11 @@ export class Admission {
     return this.#all.size;
   }
 
+  /** Of the open calls, those that last: streams. */
+  get streams(): number {
+    return this.#all.size - this.#answering.size;
+  }
+
   /** The interceptor of a server whose calls belong to the connection that `connectionOf` finds. */
   interceptor(connectionOf: (call: { getPeer(): string }) => Connection | undefined): ServerInterceptor {
     const intercept = (method: Parameters<ServerInterceptor>[0], call: ServerInterceptingCallInterface): ServerInterceptingCallInterface => {
@@ -68,7 +74,7 @@ export class Admission {
         giveBack: (bytes: number) => this.#owners.giveBack(owner, bytes),
       };
       stream.bound(room, (detail) => {
-        this.#events.publish('refused', { reason: 'bad_request', method: method.path, detail, ...whoOf(connection) });
+        this.#events.publish('refused', { reason: 'bad_request', method: method.path, detail, ...whoOf(connection.caller) });
       });
       const isUnary = !method.requestStream && !method.responseStream;
       const admitted = new AdmittedCall(call, stream, connection, method.path, this.#clock.monotonic(), {
@@ -108,7 +114,7 @@ export class Admission {
     }
     for (const call of this.#answering) {
       if (call.since + this.#limits.stalledTimeoutMs > now) break;
-      this.#events.publish('refused', { reason: 'stalled_reader', method: call.method, ...whoOf(call.connection) });
+      this.#events.publish('refused', { reason: 'stalled_reader', method: call.method, ...whoOf(call.connection.caller) });
       this.#answering.delete(call);
       // Its answer lies in buffers that only the end of the connection frees.
       call.connection.destroy();
@@ -124,7 +130,7 @@ export class Admission {
   }
 
   #refuse(connection: Connection, refusal: Refusal, method: string): void {
-    this.#events.publish('refused', { reason: refusal.reason, method, ...whoOf(connection) });
+    this.#events.publish('refused', { reason: refusal.reason, method, ...whoOf(connection.caller) });
   }
 }
 
@@ -233,8 +239,4 @@ class AdmittedCall implements ServerInterceptingCallInterface {
 
 function statusOf(refusal: Refusal): { code: status; details: string } {
   return { code: refusal.code, details: refusal.details };
-}
-
-function whoOf(connection: Connection): { uid: number; pid: number } {
-  return { uid: connection.caller.uid, pid: connection.caller.pid };
 }

@@ -1,3 +1,4 @@
+import type { ServedSvid } from '../events.ts';
 import type { X509Identities, X509Lease } from '../identity/x509-identities.ts';
 import { entryKey, type Entry } from '../spiffe/entry.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
@@ -9,6 +10,13 @@ export interface Feed {
   /** The newest state, or undefined while there is none. */
   latest(): Buffer | undefined;
   close(): void;
+}
+
+const svidsIn = new WeakMap<Buffer, readonly ServedSvid[]>();
+
+/** What stands in a state that an X.509-SVID feed gave out, as it may be told; nothing for any other state. */
+export function servedIn(state: Buffer): readonly ServedSvid[] {
+  return svidsIn.get(state) ?? [];
 }
 
 /** Feeds of the trust bundle: one for all readers. */
@@ -81,13 +89,11 @@ class SharedX509Feed {
 
   /** Nothing while any of the identities has no valid SVID: every message is the complete state (Workload API §5.1). */
   latest(): Buffer | undefined {
-    const svids = this.#leases.map((lease) => lease.current());
-    if (svids.includes(undefined)) return undefined;
-    if (this.#isStale) {
-      this.#bytes = encodeX509Svids(
-        svids.flatMap((svid, index) => (svid === undefined ? [] : [{ svid, hint: this.#entries[index]?.hint ?? '' }])),
-        this.#trust.own(),
-      );
+    const svids = this.#leases.map((lease) => lease.current()).filter((svid) => svid !== undefined);
+    if (svids.length < this.#leases.length) return undefined;
+    if (this.#bytes === undefined || this.#isStale) {
+      this.#bytes = encodeX509Svids(svids.map((svid, index) => ({ svid, hint: this.#entries[index]?.hint ?? '' })), this.#trust.own());
+      svidsIn.set(this.#bytes, svids.map(({ id, serial, notAfter }) => ({ spiffeId: id, serial, notAfter })));
       this.#isStale = false;
     }
     return this.#bytes;

@@ -8,6 +8,7 @@ import type { JwtIdentities } from '../identity/jwt-identities.ts';
 import type { X509Identities } from '../identity/x509-identities.ts';
 import type { Kernel } from '../kernel.ts';
 import type { Connection } from '../listener/connection.ts';
+import { whoOf } from '../listener/who.ts';
 import type { Entry } from '../spiffe/entry.ts';
 import { parseSpiffeId } from '../spiffe/id.ts';
 import type { JwtSvid } from '../spiffe/svid.ts';
@@ -17,6 +18,7 @@ import { FeedSwitch } from './feed-switch.ts';
 import { BundleFeeds, withDistinctHints, X509SvidFeeds, type Feed } from './feeds.ts';
 import { Gate } from './gate.ts';
 import { encodeJwtBundles, encodeJwtSvids, encodeValidation, encodeX509Bundles } from './messages.ts';
+import { Served } from './served.ts';
 import { RefusedCall, refusalOf, refusals, type Refusal } from './status.ts';
 import { StateStream } from './stream.ts';
 
@@ -66,6 +68,12 @@ interface ValidateRequest {
 /** Workload Endpoint §4.1: the one header and the one value. */
 const SECURITY_HEADER = 'workload.spiffe.io';
 
+/** An answer to a unary call, and the tokens that stand in it. */
+interface Answer {
+  readonly bytes: Buffer;
+  readonly svids?: readonly JwtSvid[];
+}
+
 interface Ready extends Backend {
   readonly x509Svids: X509SvidFeeds;
   readonly x509Bundles: BundleFeeds;
@@ -112,12 +120,14 @@ export class WorkloadApi {
     };
   }
 
-  #fetchJwt(ready: Ready, entries: readonly Entry[], request: JwtRequest): Buffer | Promise<Buffer> {
+  #fetchJwt(ready: Ready, entries: readonly Entry[], request: JwtRequest): Answer | Promise<Answer> {
     const audience = this.#checkAudience(request.audience);
     const chosen = withDistinctHints(choose(entries, request.spiffe_id));
     const svids = chosen.map((entry) => ready.jwt.fetch(entry, audience));
-    const encode = (fetched: readonly JwtSvid[]): Buffer =>
-      encodeJwtSvids(fetched.map((svid, index) => ({ svid, hint: chosen[index]?.hint ?? '' })));
+    const encode = (fetched: readonly JwtSvid[]): Answer => ({
+      bytes: encodeJwtSvids(fetched.map((svid, index) => ({ svid, hint: chosen[index]?.hint ?? '' }))),
+      svids: fetched,
+    });
     if (svids.every((svid): svid is JwtSvid => !(svid instanceof Promise))) return encode(svids);
     return this.#inTime(Promise.all(svids)).then(encode);
   }
@@ -130,14 +140,14 @@ export class WorkloadApi {
     return audience;
   }
 
-  #validateJwt(ready: Ready, request: ValidateRequest): Buffer {
+  #validateJwt(ready: Ready, request: ValidateRequest): Answer {
     if (request.audience === '') throw new RefusedCall(refusals.noAudience);
     if (request.svid === '') throw new RefusedCall(refusals.noSvid);
     if (Buffer.byteLength(request.audience) > this.#limits.audienceBytes) throw new RefusedCall(refusals.longAudience);
     if (request.svid.length > this.#limits.tokenBytes) throw new RefusedCall(refusals.longToken);
     try {
       const valid = validateJwt(request.svid, request.audience, (name) => ready.trust.bundleOf(name), this.#tools.clock.now());
-      return encodeValidation(valid.id, valid.claims, valid.audience);
+      return { bytes: encodeValidation(valid.id, valid.claims, valid.audience) };
     } catch (error) {
       if (isSignetError(error, 'expired_token')) throw new RefusedCall(refusals.expiredToken, { cause: error });
       if (isSignetError(error, 'invalid_token')) throw new RefusedCall(refusals.badToken, { cause: error });
@@ -151,12 +161,15 @@ export class WorkloadApi {
     call: ServerUnaryCall<unknown, Buffer>,
     connectionOf: ConnectionOf,
     answer: sendUnaryData<Buffer>,
-    make: (ready: Ready, entries: readonly Entry[]) => Buffer | Promise<Buffer>,
+    make: (ready: Ready, entries: readonly Entry[]) => Answer | Promise<Answer>,
   ): void {
-    const { caller } = connectionOf(call) ?? goneAlready();
-    const send = (bytes: Buffer): void => {
+    const connection = connectionOf(call) ?? goneAlready();
+    const { caller } = connection;
+    const served = new Served(method, connection, this.#tools);
+    const send = ({ bytes, svids }: Answer): void => {
       if (this.#tools.kernel.hasExited(caller.pidfd)) throw new RefusedCall(refusals.callerGone);
       answer(null, bytes);
+      if (svids !== undefined) served.tokens(svids);
     };
     const refuse = (error: unknown): void => {
       const refusal = refusalOf(error);
@@ -176,7 +189,7 @@ export class WorkloadApi {
     }
   }
 
-  async #answerLater(method: string, caller: Caller, make: (ready: Ready, entries: readonly Entry[]) => Buffer | Promise<Buffer>): Promise<Buffer> {
+  async #answerLater(method: string, caller: Caller, make: (ready: Ready, entries: readonly Entry[]) => Answer | Promise<Answer>): Promise<Answer> {
     const ready = await this.#ready();
     const entries = await ready.entitlements.of(caller);
     return make(ready, method === 'FetchJWTSVID' ? some(entries) : entries);
@@ -190,11 +203,13 @@ export class WorkloadApi {
   ): void {
     const connection = connectionOf(call) ?? goneAlready();
     const { caller } = connection;
+    const served = new Served(method, connection, this.#tools);
     const stream = new StateStream(
       call,
       connection,
       () => assertSameProcess(this.#tools.kernel, caller),
       (refusal, error) => this.#refused(method, caller, refusal, error),
+      (state) => served.state(state),
     );
     const over = new AbortController();
     call.on('cancelled', () => over.abort(OVER));
@@ -261,8 +276,7 @@ export class WorkloadApi {
     this.#tools.events.publish('refused', {
       reason: refusal.reason,
       method,
-      uid: caller.uid,
-      pid: caller.pid,
+      ...whoOf(caller),
       ...(cause === undefined ? {} : { detail: messageOf(cause) }),
     });
   }

@@ -14,18 +14,26 @@ export class StateStream {
   readonly #connection: Connection;
   readonly #beforeWrite: () => void;
   readonly #onRefused: (refusal: Refusal, error?: unknown) => void;
+  readonly #onWritten: (state: Buffer) => void;
   readonly #flushBound = (): void => this.#flush();
   #newest: Buffer | undefined;
   #sent: Buffer | undefined;
   #isWriting = false;
   #hasEnded = false;
 
-  /** `beforeWrite` throws when nothing may be written to this caller any more. */
-  constructor(call: Writable, connection: Connection, beforeWrite: () => void, onRefused: (refusal: Refusal, error?: unknown) => void) {
+  /** `beforeWrite` throws when nothing may be written to this caller any more; `onWritten` is told what was. */
+  constructor(
+    call: Writable,
+    connection: Connection,
+    beforeWrite: () => void,
+    onRefused: (refusal: Refusal, error?: unknown) => void,
+    onWritten: (state: Buffer) => void = () => undefined,
+  ) {
     this.#call = call;
     this.#connection = connection;
     this.#beforeWrite = beforeWrite;
     this.#onRefused = onRefused;
+    this.#onWritten = onWritten;
   }
 
   /** True once a state was handed over for writing. */
@@ -78,5 +86,6 @@ export class StateStream {
       this.#isWriting = false;
       this.#flush();
     });
+    this.#onWritten(state);
   }
 }

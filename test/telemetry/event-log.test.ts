@@ -55,8 +55,8 @@ test('kinds of refusal without end are counted but not all written', (t) => {
 test('issuance, failures and rotations have a line each', (t) => {
   const { events, lines, counters } = setUp();
   const spiffeId = 'spiffe://example.org/a';
-  events.publish('issued', { kind: 'x509', spiffeId, serial: '01', notAfter: 0, renewal: false });
-  events.publish('issued', { kind: 'x509', spiffeId, serial: '02', notAfter: 0, renewal: true });
+  events.publish('issued', { kind: 'x509', spiffeId, serial: '01', notAfter: 0, renewal: false, durationMs: 1 });
+  events.publish('issued', { kind: 'x509', spiffeId, serial: '02', notAfter: 0, renewal: true, durationMs: 1 });
   events.publish('issuanceFailed', { kind: 'jwt', spiffeId, error: 'away', retryMs: 500 });
   events.publish('authorityRotated', { kind: 'jwt', step: 'prepared', id: 'k1', notAfter: 0 });
   events.publish('authorityFailed', { error: 'disk full', retryMs: 1000 });

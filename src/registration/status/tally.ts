@@ -29,8 +29,8 @@ export const LONGEST_PROBLEM = 256;
 
 /**
  * The lines of this node's report, bounded, in an order that does not depend on that of `tallies`. A rule that selects no pod
- * here has no line: what such a rule is refused for, every node says alike, and the holder of the Lease knows it by itself. So a new
- * rule costs a write only on the nodes that it concerns.
+ * here has no line: what such a rule is refused for, every node says alike, and the holder of the Lease knows it by itself. So a
+ * new rule costs a write only on the nodes that it concerns.
  */
 export function linesOf(tallies: readonly RuleTally[]): { readonly lines: readonly RuleTally[]; readonly cut: number } {
   const told = tallies.filter(({ podsSelected, podsFailed, entriesMasked }) => podsSelected + podsFailed + entriesMasked > 0);

@@ -1,0 +1,127 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { messageOf, SignetError } from '../errors.ts';
+import type { Log } from '../log.ts';
+import type { ReadinessSource } from './readiness.ts';
+
+export interface TelemetryServerOptions {
+  /** Port 0: one that is free, told by `address`. */
+  readonly address: { readonly host: string; readonly port: number };
+  readonly readiness: ReadinessSource;
+  /** False once the agent does not work any more although its process runs. */
+  readonly live: () => boolean;
+  readonly metrics: { readonly contentType: string; text(): Promise<string> };
+  readonly log: Log;
+}
+
+interface Answer {
+  readonly status: number;
+  readonly type: string;
+  readonly body: string;
+  readonly allow?: string;
+}
+
+/** Two Prometheus servers, the kubelet's probes and a person; more than these waits for nobody. */
+const MOST_CONNECTIONS = 64;
+/** A request has neither a body nor large headers, so it is there at once. Milliseconds. */
+const REQUEST_MS = 5_000;
+/** A connection on which nothing moves, in either direction. Milliseconds. */
+const IDLE_MS = 30_000;
+const HEADER_BYTES = 8 * 1024;
+const MOST_HEADERS = 64;
+
+const TEXT = 'text/plain; charset=utf-8';
+const JSON_TYPE = 'application/json; charset=utf-8';
+
+/** `/metrics`, `/live` and `/ready` over plain HTTP, for whoever can reach the address: no secret stands in any of them. */
+export class TelemetryServer {
+  readonly #options: TelemetryServerOptions;
+  readonly #server: Server;
+  readonly #paths: Readonly<Record<string, () => Answer | Promise<Answer>>>;
+
+  constructor(options: TelemetryServerOptions) {
+    this.#options = options;
+    this.#paths = { '/metrics': () => this.#metrics(), '/live': () => this.#live(), '/ready': () => this.#ready() };
+    const limits = { requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS, maxHeaderSize: HEADER_BYTES, connectionsCheckingInterval: 1_000 };
+    this.#server = createServer(limits, (request, response) => void this.#handle(request, response));
+    this.#server.maxConnections = MOST_CONNECTIONS;
+    this.#server.maxHeadersCount = MOST_HEADERS;
+    this.#server.timeout = IDLE_MS;
+  }
+
+  /** Where it listens, once it is open. */
+  get address(): { readonly host: string; readonly port: number } {
+    const { address, port } = this.#server.address() as AddressInfo;
+    return { host: address, port };
+  }
+
+  /** @throws SignetError `unavailable` when the address cannot be listened on. */
+  open(): Promise<void> {
+    const { host, port } = this.#options.address;
+    return new Promise((resolve, reject) => {
+      const fail = (error: Error): void =>
+        reject(new SignetError('unavailable', `telemetry.address ${host}:${port} cannot be listened on: ${messageOf(error)}`, { cause: error }));
+      this.#server.once('error', fail);
+      this.#server.listen({ host, port }, () => {
+        this.#server.off('error', fail);
+        this.#server.on('error', (error) => this.#options.log.warn({ event: 'telemetry.failed', err: messageOf(error) }, 'a connection to the telemetry address failed'));
+        // Whoever asks how the agent does must not keep it from ending.
+        this.#server.unref();
+        resolve();
+      });
+    });
+  }
+
+  /** Ends at once: what an agent that leaves could still tell is not worth waiting for. */
+  close(): void {
+    this.#server.close();
+    this.#server.closeAllConnections();
+  }
+
+  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      send(request, response, await this.#answer(request));
+    } catch (error) {
+      this.#options.log.warn({ event: 'telemetry.failed', err: messageOf(error) }, 'a request to the telemetry address failed');
+      send(request, response, { status: 500, type: TEXT, body: 'this could not be told\n' });
+    }
+  }
+
+  #answer({ method, url = '' }: IncomingMessage): Answer | Promise<Answer> {
+    const [path = ''] = url.split('?', 1);
+    const tell = Object.hasOwn(this.#paths, path) ? this.#paths[path] : undefined;
+    if (tell === undefined) return { status: 404, type: TEXT, body: `there is ${Object.keys(this.#paths).join(', ')}\n` };
+    if (method !== 'GET' && method !== 'HEAD') return { status: 405, type: TEXT, body: 'only GET and HEAD are allowed\n', allow: 'GET, HEAD' };
+    return tell();
+  }
+
+  async #metrics(): Promise<Answer> {
+    const { metrics } = this.#options;
+    return { status: 200, type: metrics.contentType, body: await metrics.text() };
+  }
+
+  #live(): Answer {
+    return this.#options.live() ? { status: 200, type: TEXT, body: 'live\n' } : { status: 503, type: TEXT, body: 'not live\n' };
+  }
+
+  #ready(): Answer {
+    const { readiness } = this.#options;
+    const { ready } = readiness;
+    const reasons = readiness.reasons().map(({ code, message }) => ({ code, message }));
+    return { status: ready ? 200 : 503, type: JSON_TYPE, body: `${JSON.stringify({ ready, degraded: ready && reasons.length > 0, reasons })}\n` };
+  }
+}
+
+function send(request: IncomingMessage, response: ServerResponse, { status, type, body, allow }: Answer): void {
+  // Whoever sends a body where none belongs is not listened to any longer.
+  const hasBody = request.headers['content-length'] !== undefined || request.headers['transfer-encoding'] !== undefined;
+  response.writeHead(status, {
+    'content-type': type,
+    'content-length': Buffer.byteLength(body),
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    ...(allow === undefined ? {} : { allow }),
+    ...(hasBody ? { connection: 'close' } : {}),
+  });
+  response.end(request.method === 'HEAD' ? undefined : body);
+}
