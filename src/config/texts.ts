@@ -1,5 +1,7 @@
 import { isIP } from 'node:net';
 import { isSignetError } from '../errors.ts';
+import { parseDefaultRule } from '../registration/rules/default-rule.ts';
+import { show } from '../registration/rules/problems.ts';
 import { parseSpiffeId, parseTrustDomain, pathOf, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { parseSelector, SELECTOR_KEYS, type Selector } from '../spiffe/selector.ts';
 import { Refused } from './values.ts';
@@ -111,9 +113,13 @@ export function readAddress(input: unknown): { readonly host: string; readonly p
   return { host, port };
 }
 
-/** The template of an ID; what is in it is judged by `parseTemplate`. */
+/** The template of the default rule. */
 export function readTemplate(input: unknown): string {
-  return textOf(input, 'a template such as /ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}');
+  const template = textOf(input, 'a template such as /ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}');
+  const parsed = parseDefaultRule({ enabled: true, template, namespaces: [] });
+  if (parsed?.kind !== 'refused') return template;
+  const [problem] = parsed.refused.problems;
+  throw new Refused(problem?.allowed ?? 'a template', problem?.found === show(template) ? problem.hint : `found ${problem?.found}${problem?.hint === undefined ? '' : `; ${problem.hint}`}`);
 }
 
 /** An https URL as RFC 8414 §2 wants an issuer to be. Kept as it is written, because verifiers compare bytes. */

@@ -99,3 +99,21 @@ refuses(
   '"http://a"',
   'a host such as 127.0.0.1, ::1 or node1.example.org',
 );
+
+test('a template of the default rule that cannot be read is refused with its place and the nearest name', (t) => {
+  t.deepEqual(problemsOf(`${BASE}registration: { defaultRule: { template: "/{{ .Pod.Nmae }}" } }`), [
+    {
+      path: 'registration.defaultRule.template',
+      found: '"/{{ .Pod.Nmae }}"',
+      allowed: 'a field: .Pod.Name, .Pod.Namespace, .Pod.UID, .Pod.ServiceAccount',
+      hint: 'found ".Pod.Nmae" at 1:5; did you mean .Pod.Name?',
+    },
+  ]);
+});
+refuses(
+  'a template of the default rule makes a path or a whole ID',
+  `${BASE}registration: { defaultRule: { template: "web" } }`,
+  'registration.defaultRule.template',
+  '"web"',
+  'a template that begins with "/" (a path) or "spiffe://" (a whole ID)',
+);
