@@ -1,15 +1,17 @@
 import { setImmediate } from 'node:timers/promises';
 import { containerSelectors, podSelectors } from '../attestation/pod-selectors.ts';
 import type { Clock } from '../clock.ts';
-import type { Pod } from '../kubernetes/pod.ts';
+import type { Container, Pod } from '../kubernetes/pod.ts';
 import type { Facts } from '../registration/rules/facts.ts';
 import type { Rule } from '../registration/rules/rule.ts';
-import { evaluate, type Decision, type Evaluation } from '../registration/rules/rules.ts';
+import { evaluate, type Decision, type EvaluateOptions, type Evaluation } from '../registration/rules/rules.ts';
+import type { Selector } from '../spiffe/selector.ts';
+import { ExtraFacts } from './extra-facts.ts';
 import type { DryRun, DryRunPod, DryRunRule } from './messages.ts';
 import { applyRules, type ReadRule } from './proposed-rules.ts';
 import { Refusal } from './refusal.ts';
-import { readRuleFile } from './rule-file.ts';
-import type { AdminSource, RegistrationFacts } from './source.ts';
+import { readRuleFile, type RuleDocument } from './rule-file.ts';
+import type { AdminSource, KubernetesFacts, RegistrationFacts } from './source.ts';
 
 /** Callers of the agent wait no longer than this for their turn while rules are tried. */
 const SLICE_MS = 10;
@@ -39,18 +41,29 @@ export class DryRunner {
     if (this.#isBusy) throw new Refusal('busy', 'another dry run is under way', 'try again');
     this.#isBusy = true;
     try {
-      const before = registration.rules();
-      const { rules: after, read } = applyRules(readRuleFile(text), before, registration.options);
-      const counts = new Map<string, number>();
-      const pods: DryRunPod[] = [];
-      for await (const pod of this.#inSlices([...kubernetes.pods()], signal)) {
-        pods.push(tryOn(pod, before, after, registration, counts));
-      }
-      pods.sort((a, b) => (`${a.namespace}/${a.name}` < `${b.namespace}/${b.name}` ? -1 : 1));
-      return { rules: read.map((rule) => withCount(rule, counts)), pods, notes: NOTES };
+      return await this.#try(readRuleFile(text), kubernetes, registration, signal);
     } finally {
       this.#isBusy = false;
     }
+  }
+
+  async #try(
+    documents: readonly RuleDocument[],
+    { client, nodeName, pods }: KubernetesFacts,
+    registration: RegistrationFacts,
+    signal: AbortSignal,
+  ): Promise<DryRun> {
+    const before = registration.rules();
+    const { rules: after, read } = applyRules(documents, before, registration.options);
+    const extra = client === undefined ? undefined : await ExtraFacts.ask(after, client, nodeName, signal);
+    const trial = new Trial(before, after, registration.options);
+    const tried: DryRunPod[] = [];
+    for await (const pod of this.#inSlices([...pods()], signal)) {
+      const facts = registration.facts(pod);
+      tried.push(trial.tryOn(pod, extra?.fill(facts) ?? facts));
+    }
+    tried.sort((a, b) => (`${a.namespace}/${a.name}` < `${b.namespace}/${b.name}` ? -1 : 1));
+    return { rules: read.map((rule) => trial.withCount(rule)), pods: tried, notes: [...(extra?.notes ?? []), ...NOTES] };
   }
 
   async *#inSlices(pods: readonly Pod[], signal: AbortSignal): AsyncIterable<Pod> {
@@ -66,25 +79,43 @@ export class DryRunner {
   }
 }
 
-function tryOn(
-  pod: Pod,
-  before: readonly Rule[],
-  after: readonly Rule[],
-  registration: RegistrationFacts,
-  counts: Map<string, number>,
-): DryRunPod {
-  const selectors = [
-    ...podSelectors(pod),
-    ...pod.containers.flatMap((container) => (container.containerId === '' ? [] : containerSelectors(container))),
-  ];
-  const facts: Facts = { ...registration.facts(pod), selectors };
-  const [now, then] = [evaluate(before, facts, registration.options), evaluate(after, facts, registration.options)];
-  for (const decision of then.decisions) {
-    if (isSelecting(decision)) counts.set(keyOf(decision), (counts.get(keyOf(decision)) ?? 0) + 1);
+/** Two sets of rules, held against one pod after the other. */
+class Trial {
+  readonly #before: readonly Rule[];
+  readonly #after: readonly Rule[];
+  readonly #options: EvaluateOptions;
+  /** Pods of each rule, by `<source> <name>`. */
+  readonly #counts = new Map<string, number>();
+
+  constructor(before: readonly Rule[], after: readonly Rule[], options: EvaluateOptions) {
+    this.#before = before;
+    this.#after = after;
+    this.#options = options;
   }
-  const ids = { now: idsOf(now), then: idsOf(then) };
-  const changed = ids.now.length !== ids.then.length || ids.now.some((id, index) => id !== ids.then[index]);
-  return { namespace: pod.namespace, name: pod.name, ...ids, changed, problems: problemsOf(now, then) };
+
+  tryOn(pod: Pod, facts: Facts): DryRunPod {
+    const selectors = [...podSelectors(pod), ...pod.containers.flatMap(selectorsOf)];
+    const now = evaluate(this.#before, { ...facts, selectors }, this.#options);
+    const then = evaluate(this.#after, { ...facts, selectors }, this.#options);
+    for (const decision of then.decisions) {
+      if (isSelecting(decision)) this.#counts.set(keyOf(decision), (this.#counts.get(keyOf(decision)) ?? 0) + 1);
+    }
+    const had = idsOf(now);
+    // What is undecided takes nothing away.
+    const ids = then.complete ? idsOf(then) : [...new Set([...idsOf(then), ...had])];
+    const changed = had.length !== ids.length || had.some((id, index) => id !== ids[index]);
+    return { namespace: pod.namespace, name: pod.name, now: had, then: ids, changed, problems: problemsOf(now, then) };
+  }
+
+  withCount({ kind, name, ruleNames, change, problems }: ReadRule): DryRunRule {
+    const pods = ruleNames.reduce((most, rule) => Math.max(most, this.#counts.get(rule) ?? 0), 0);
+    return { kind, name, change, pods, problems };
+  }
+}
+
+/** Entries for one container of the pod count as its own. */
+function selectorsOf(container: Container): Selector[] {
+  return container.containerId === '' ? [] : containerSelectors(container);
 }
 
 function isSelecting({ outcome }: Decision): boolean {
@@ -104,11 +135,7 @@ function problemsOf(now: Evaluation, then: Evaluation): string[] {
   const failing = new Set(now.decisions.flatMap((decision) => (decision.outcome === 'failed' ? [keyOf(decision)] : [])));
   return then.decisions.flatMap((decision) => {
     const isNew = decision.outcome === 'failed' && !failing.has(keyOf(decision));
-    return isNew || decision.outcome === 'undecided' ? [`${decision.source} ${decision.rule}: ${decision.why}`] : [];
+    const isOpen = decision.outcome === 'undecided' && decision.source !== 'default';
+    return isNew || isOpen ? [`${decision.source} ${decision.rule}: ${decision.why}`] : [];
   });
-}
-
-function withCount({ kind, name, ruleNames, change, problems }: ReadRule, counts: ReadonlyMap<string, number>): DryRunRule {
-  const pods = ruleNames.reduce((most, rule) => Math.max(most, counts.get(rule) ?? 0), 0);
-  return { kind, name, change, pods, problems };
 }

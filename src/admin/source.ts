@@ -7,6 +7,7 @@ import type { ClassOptions, Rule } from '../registration/rules/rule.ts';
 import type { Entry } from '../spiffe/entry.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import type { Selector } from '../spiffe/selector.ts';
+import type { Asking } from './extra-facts.ts';
 import type { AgentStatus, RuleFact } from './messages.ts';
 
 /** All that the operator's socket sees of the agent. Nothing behind it changes anything. */
@@ -44,6 +45,8 @@ export interface KubernetesFacts {
   describe(pid: number): ProcessDescription;
   /** The pods of this node, departed ones included as far as they are known. */
   pods(): Iterable<Pod>;
+  /** For a dry run of rules that look at what is not followed (labels of namespaces, the node, annotations). */
+  readonly client?: Asking;
   /** The node of a pod that is not on this one, from the API server: '' while it has none; undefined when there is no such pod. */
   locate?(namespace: string, name: string, signal: AbortSignal): Promise<string | undefined>;
 }

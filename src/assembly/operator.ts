@@ -35,6 +35,7 @@ export function adminSource(view: OperatorView): AdminSource {
 function kubernetesFacts(kubernetes: KubernetesRooms): AdminSource['kubernetes'] {
   return {
     nodeName: kubernetes.nodeName,
+    client: kubernetes.client,
     describe: (pid) => kubernetes.attestor.describe(pid),
     pods: () => kubernetes.cluster.pods.all(),
     locate: async (namespace, name, signal) => {

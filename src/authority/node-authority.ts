@@ -148,6 +148,11 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     return { lastSuccess: this.#lastSuccess, nodeCaNotAfter, ...(failing === undefined ? {} : { failing }) };
   }
 
+  /** Resolves when all that is due at this moment has been made and written, or has failed. */
+  async idle(): Promise<void> {
+    while (this.#turning !== undefined) await this.#turning;
+  }
+
   /** Resolves when nothing is being written any more: before that the directory must not go to a successor. */
   async close(): Promise<void> {
     this.#closing.abort(new SignetError('stopped', 'the agent stops'));
@@ -201,8 +206,8 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     const failure = this.#isCaDue() ? await this.#renewCa() : undefined;
     if (this.#isClosed) return undefined;
     if (!this.#keys.isWritten) await this.#write();
-    // What the new keys follow goes only now that those are kept.
-    this.#change(this.#keys.state);
+    // What the new keys follow goes only now that those are kept. After a nudge the next turn does it.
+    if (!this.#isNudged) this.#change(this.#keys.state);
     if (!this.#keys.isWritten) await this.#write();
     return failure;
   }

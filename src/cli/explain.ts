@@ -120,7 +120,7 @@ function subjectRows({ process, placement, pod }: Subject): (readonly [string, .
   const groups = process === undefined || process.groups.length === 0 ? '' : `, groups ${process.groups.join(', ')}`;
   return [
     ['User', ...(process === undefined ? [] : [`uid ${process.uid}, gid ${process.gid}${groups}`])],
-    ['Place', `${PLACES[placement.kind]}${why}`, ...placement.cgroup.map(printable)],
+    ['Place', `${PLACES[placement.kind]}${why}`, ...cgroupLines(placement.cgroup)],
     [
       'Account',
       ...(pod === undefined
@@ -130,6 +130,16 @@ function subjectRows({ process, placement, pod }: Subject): (readonly [string, .
     ['Pod UID', ...(pod === undefined ? [] : [printable(pod.uid)])],
     ['Phase', ...(pod === undefined ? [] : [`${printable(pod.phase || 'not told')}${pod.deleting ? ', being deleted' : ''}`])],
   ];
+}
+
+/** Each path once: on cgroup v1 most hierarchies have the same. */
+function cgroupLines(lines: readonly string[]): string[] {
+  const paths = new Map<string, string[]>();
+  for (const line of lines) {
+    const [, controllers = '', path = line] = /^[0-9]+:([^:]*):(.*)$/s.exec(line) ?? [];
+    paths.set(path, [...(paths.get(path) ?? []), controllers === '' ? 'v2' : controllers]);
+  }
+  return Array.from(paths, ([path, names]) => printable(paths.size === 1 ? path : `${path} (${names.join(', ')})`));
 }
 
 interface Verdict {

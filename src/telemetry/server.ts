@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { messageOf, SignetError } from '../errors.ts';
+import type { Alarm, Clock } from '../clock.ts';
+import { messageOf, SignetError, systemCode } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { ReadinessSource } from './readiness.ts';
 
@@ -12,6 +13,7 @@ export interface TelemetryServerOptions {
   readonly live: () => boolean;
   readonly metrics: { readonly contentType: string; text(): Promise<string> };
   readonly log: Log;
+  readonly clock: Clock;
 }
 
 interface Answer {
@@ -27,6 +29,8 @@ const MOST_CONNECTIONS = 64;
 const REQUEST_MS = 5_000;
 /** A connection on which nothing moves, in either direction. Milliseconds. */
 const IDLE_MS = 30_000;
+/** How often an address is tried that somebody else has: most often the agent that this one follows. Milliseconds. */
+const RETRY_MS = 500;
 const HEADER_BYTES = 8 * 1024;
 const MOST_HEADERS = 64;
 
@@ -37,6 +41,8 @@ const JSON_TYPE = 'application/json; charset=utf-8';
 export class TelemetryServer {
   readonly #options: TelemetryServerOptions;
   readonly #server: Server;
+  #alarm: Alarm | undefined;
+  #isClosed = false;
   readonly #paths: Readonly<Record<string, () => Answer | Promise<Answer>>>;
 
   constructor(options: TelemetryServerOptions) {
@@ -49,22 +55,36 @@ export class TelemetryServer {
     this.#server.timeout = IDLE_MS;
   }
 
-  /** Where it listens, once it is open. */
-  get address(): { readonly host: string; readonly port: number } {
-    const { address, port } = this.#server.address() as AddressInfo;
-    return { host: address, port };
+  /** Where it listens; undefined before it does. */
+  get address(): { readonly host: string; readonly port: number } | undefined {
+    const bound = this.#server.address() as AddressInfo | null;
+    return bound === null ? undefined : { host: bound.address, port: bound.port };
   }
 
-  /** @throws SignetError `unavailable` when the address cannot be listened on. */
-  open(): Promise<void> {
-    const { host, port } = this.#options.address;
+  /**
+   * Resolves when it listens, or when it has to wait: the agent that this one follows has the address until it ends.
+   *
+   * @throws SignetError `unavailable` when the address can never be listened on.
+   */
+  async open(): Promise<void> {
+    const { address: { host, port }, log } = this.#options;
+    try {
+      await this.#listen();
+    } catch (error) {
+      if (systemCode(error) !== 'EADDRINUSE') {
+        throw new SignetError('unavailable', `telemetry.address ${host}:${port} cannot be listened on: ${messageOf(error)}`, { cause: error });
+      }
+      log.warn({ event: 'telemetry.waiting', err: messageOf(error) }, 'another process has the telemetry address; it is taken as soon as it is free');
+      this.#listenLater();
+    }
+  }
+
+  #listen(): Promise<void> {
     return new Promise((resolve, reject) => {
-      const fail = (error: Error): void =>
-        reject(new SignetError('unavailable', `telemetry.address ${host}:${port} cannot be listened on: ${messageOf(error)}`, { cause: error }));
-      this.#server.once('error', fail);
-      this.#server.listen({ host, port }, () => {
-        this.#server.off('error', fail);
-        this.#server.on('error', (error) => this.#options.log.warn({ event: 'telemetry.failed', err: messageOf(error) }, 'a connection to the telemetry address failed'));
+      this.#server.once('error', reject);
+      this.#server.listen(this.#options.address, () => {
+        this.#server.off('error', reject);
+        this.#server.on('error', (error) => this.#tellFailure(error));
         // Whoever asks how the agent does must not keep it from ending.
         this.#server.unref();
         resolve();
@@ -72,8 +92,22 @@ export class TelemetryServer {
     });
   }
 
+  #listenLater(): void {
+    this.#alarm = this.#options.clock.after(RETRY_MS, () => {
+      this.#listen().catch(() => {
+        if (!this.#isClosed) this.#listenLater();
+      });
+    });
+  }
+
+  #tellFailure(error: unknown): void {
+    this.#options.log.warn({ event: 'telemetry.failed', err: messageOf(error) }, 'the telemetry address has failed somebody');
+  }
+
   /** Ends at once: what an agent that leaves could still tell is not worth waiting for. */
   close(): void {
+    this.#isClosed = true;
+    this.#alarm?.cancel();
     this.#server.close();
     this.#server.closeAllConnections();
   }
@@ -82,7 +116,7 @@ export class TelemetryServer {
     try {
       send(request, response, await this.#answer(request));
     } catch (error) {
-      this.#options.log.warn({ event: 'telemetry.failed', err: messageOf(error) }, 'a request to the telemetry address failed');
+      this.#tellFailure(error);
       send(request, response, { status: 500, type: TEXT, body: 'this could not be told\n' });
     }
   }

@@ -20,6 +20,7 @@ export interface TelemetryOptions {
 
 /** Metrics and health that are served. */
 export interface Telemetry {
+  /** Where it listens; undefined while the agent that this one follows still does. */
   readonly address: TelemetryServer['address'];
   close(): void;
 }
@@ -28,7 +29,7 @@ export interface Telemetry {
  * Serves metrics and health on `address`. What is needed for it is loaded here, so that an agent without it does not pay for it.
  * Counts begin here: to be called before the socket is opened.
  *
- * @throws SignetError `unavailable` when the address cannot be listened on.
+ * @throws SignetError `unavailable` when the address can never be listened on.
  */
 export async function openTelemetry(options: TelemetryOptions): Promise<Telemetry> {
   const [{ Metrics }, { TelemetryServer }] = await Promise.all([import('./metrics.ts'), import('./server.ts')]);
@@ -44,5 +45,10 @@ export async function openTelemetry(options: TelemetryOptions): Promise<Telemetr
     close();
     throw error;
   }
-  return { address: server.address, close };
+  return {
+    get address() {
+      return server.address;
+    },
+    close,
+  };
 }

@@ -3,6 +3,9 @@ import { DryRunner } from '../../src/admin/dry-run.ts';
 import type { DryRun } from '../../src/admin/messages.ts';
 import { Refusal } from '../../src/admin/refusal.ts';
 import { SystemClock } from '../../src/clock.ts';
+import { KubernetesClient } from '../../src/kubernetes/api-client.ts';
+import { FakeApi } from '../support/kubernetes-api.ts';
+import { rawPod } from '../support/kubernetes-pods.ts';
 import { entry, filledSource, pod, type Filling } from './filled-source.ts';
 
 const DEFAULT = 'spiffe://example.org/ns/shop/sa/web';
@@ -136,6 +139,44 @@ test('a rule that selects a pod and fails for it is told at the pod', async (t) 
   );
   t.deepEqual(pods[0]?.then, []);
   t.regex(pods[0]?.problems[0] ?? '', /^ClusterSPIFFEID broken: .*tier/);
+});
+
+const LOOKING = [
+  clusterSpiffeId('ns', "spiffeIDTemplate: 'spiffe://example.org/prod'\nnamespaceSelector:\n  matchLabels:\n    env: prod"),
+  clusterSpiffeId('node', 'spiffeIDTemplate: \'spiffe://example.org/{{ index .NodeMeta.Labels "zone" }}\''),
+  clusterSpiffeId('note', 'spiffeIDTemplate: \'spiffe://example.org/{{ index .PodMeta.Annotations "team" }}\''),
+].join('---\n');
+
+test('what proposed rules look at and the agent does not follow is asked of the API server once', async (t) => {
+  const api = await FakeApi.start();
+  t.teardown(() => api.stop());
+  const client = new KubernetesClient({ credentials: api.credentials(), clock: new SystemClock() });
+  t.teardown(() => client.close());
+  const node = { metadata: { name: 'node-1', uid: 'n-1', labels: { zone: 'z1' } } };
+  api.collections.set('/api/v1/namespaces', [{ metadata: { name: 'shop', uid: 's', labels: { env: 'prod' } } }]);
+  api.collections.set('/api/v1/pods', [rawPod({ annotations: { team: 'blue' } })]);
+  api.faults.push((seen, response) => {
+    if (seen.path !== '/api/v1/nodes/node-1') return false;
+    response.end(JSON.stringify(node));
+    return true;
+  });
+  const source = filledSource({ pods: [pod()], unknown: true });
+  const kubernetes = source.kubernetes === undefined ? undefined : { ...source.kubernetes, client };
+  const runner = (overrides: object) => new DryRunner({ ...source, ...overrides }, new SystemClock());
+  const told = await runner({ kubernetes }).run(LOOKING, new AbortController().signal);
+  t.deepEqual(told.pods[0]?.then, ['spiffe://example.org/prod', 'spiffe://example.org/blue', 'spiffe://example.org/z1']);
+  t.deepEqual(told.pods[0]?.problems, []);
+  t.is(api.seen.length, 3);
+  await runner({ kubernetes }).run(WEB, new AbortController().signal);
+  t.is(api.seen.length, 3);
+
+  await api.stop();
+  const away = await runner({ kubernetes }).run(LOOKING, new AbortController().signal);
+  t.like(away.pods[0], { now: [DEFAULT], then: [DEFAULT], changed: false });
+  t.is(away.pods[0]?.problems.length, 3);
+  t.is(away.notes.filter((note) => note.includes('could not be read: ')).length, 3);
+  const without = await runner({}).run(LOOKING, new AbortController().signal);
+  t.like(without.pods[0], { then: [DEFAULT], changed: false });
 });
 
 test('without pods there is nothing to try, and one dry run waits for nobody', async (t) => {

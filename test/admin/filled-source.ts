@@ -54,6 +54,8 @@ export interface Filling {
   /** ClusterSPIFFEIDs by name, each with its spec. */
   readonly rules?: Readonly<Record<string, object>>;
   readonly excludeNamespaces?: readonly string[];
+  /** The labels of namespaces are not followed. */
+  readonly unknown?: boolean;
   /** Left out: pods are not attested. */
   readonly pods?: readonly Pod[];
   readonly place?: (pid: number) => Described;
@@ -69,6 +71,7 @@ export function filledSource({
   entries = [],
   rules = {},
   excludeNamespaces = [],
+  unknown = false,
   pods,
   place = outside,
   elsewhere = {},
@@ -82,7 +85,7 @@ export function filledSource({
     clusterName: 'test',
     clusterDomain: 'cluster.local',
     pod: one,
-    namespaceLabels: { env: 'test' },
+    ...(unknown ? {} : { namespaceLabels: { env: 'test' } }),
   });
   const match = (selectors: readonly string[]): readonly Entry[] => {
     const uid = selectors.find((selector) => selector.startsWith('k8s:pod-uid:'))?.slice('k8s:pod-uid:'.length);

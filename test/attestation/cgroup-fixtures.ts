@@ -107,7 +107,7 @@ export const OTHERS: readonly Fixture[] = [
     '/lxc/web', '/lxc.payload.web/system.slice/sshd.service', `/garden/${UID}`, `/ecs/4a1f8c0b2d3e4f5061728394a5b6c7d8/${CID}`, `/ecstasks.slice/docker-${CID}.scope`,
     `/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-${CID}.scope/container`, '/user.slice/user-1000.slice/user@1000.service/user.slice/podman-42.scope',
     '/system.slice/docker.service/buildkit/x', '/user.slice/user-1000.slice/user@1000.service/app.slice/docker.service/x', `/system.slice/web.service/libpod-payload-${CID}`, '/default/web', '/process_api/web', '/init.scope/web',
-    '/system.slice', '/system.slice/web.scope', '/user.slice/web.service/x', '/kubepods', '/kubepods.slice', `/x/kubepods/pod${UID}/${CID}`, `/system.slice/crio-conmon-${CID}.scope`,
+    '/system.slice', '/system.slice/web.scope', '/web.service', '/web.slice', '/user.slice/web.service/x', '/kubepods', '/kubepods.slice', `/x/kubepods/pod${UID}/${CID}`, `/system.slice/crio-conmon-${CID}.scope`,
     `/user.slice/user-1000.slice/user@1000.service/kubepods/pod${UID}/${CID}`,
     `/user.slice/user-1000.slice/user@1000.service/kubepods.slice/kubepods-pod${UID_}.slice/cri-containerd-${CID}.scope`,
     `/system.slice/containerd.service/kubepods-burstable-pod${UID_}.slice:cri-containerd:${CID}`].map((path) =>

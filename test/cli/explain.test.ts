@@ -7,7 +7,7 @@ import test, { type ExecutionContext } from 'ava';
 import type { Explanation } from '../../src/admin/messages.ts';
 import { describeDryRun, describeExplanation } from '../../src/cli/explain.ts';
 import { SignetError } from '../../src/errors.ts';
-import { entry, filledSource, inPod, pod, STATUS, type Filling } from '../admin/filled-source.ts';
+import { entry, filledSource, inPod, pod, STATUS, unclear, type Filling } from '../admin/filled-source.ts';
 import { openAdmin } from '../admin/operator.ts';
 import { needsRoot, testIf } from '../support/kernel-conditions.ts';
 import { TestProcess } from '../support/kernel-processes.ts';
@@ -283,6 +283,18 @@ test('text from elsewhere cannot steer the terminal', (t) => {
       plain,
     ).includes('\u001b'),
   );
+});
+
+test('each cgroup path is shown once, with its hierarchies where there are several', async (t) => {
+  const same = ['9:memory:/kubepods/a', '8:cpu,cpuacct:/kubepods/a', '0::/kubepods/a'];
+  const other = ['9:memory:/docker/a', '1:name=systemd:/', '0::/'];
+  for (const [cgroup, shown] of [
+    [same, /\n {2}Place +not clear: it may be .*\n +\/kubepods\/a\n\n/],
+    [other, /\n +\/docker\/a \(memory\)\n +\/ \(name=systemd, v2\)\n\n/],
+  ] as const) {
+    const signet = await signetFor(t, { pods: [], place: () => ({ ...unclear('why'), cgroup }) });
+    t.regex((await signet(`explain --pid ${process.pid}`)).stdout, shown);
+  }
 });
 
 test('two operators are answered at once', async (t) => {

@@ -67,3 +67,17 @@ test('issuance, failures and rotations have a line each', (t) => {
   t.is(counters.issued('x509'), 2);
   t.is(counters.failed('jwt'), 1);
 });
+
+test('an upstream that fails, a rule that does not count and a conflict have a line each', (t) => {
+  const { events, clock, lines } = setUp();
+  events.publish('upstreamFailed', { upstream: 'files', error: 'no such file', retryMs: 1_000.4 });
+  events.publish('ruleRefused', { kind: 'ClusterSPIFFEID', name: 'web', problem: 'spec.admin: not supported' });
+  for (let i = 0; i < 5; i += 1) events.publish('podHashConflict', { hash: 'abc' });
+  clock.advance(10_000);
+  t.deepEqual(lines, [
+    { event: 'upstream.failed', reason: 'files', err: 'no such file', duration_ms: 1_000 },
+    { event: 'rule.refused', path: 'ClusterSPIFFEID/web', err: 'spec.admin: not supported' },
+    { event: 'pod.conflict', reason: 'abc' },
+    { event: 'pod.conflict', reason: 'abc', count: 4 },
+  ]);
+});

@@ -8,7 +8,7 @@ import { scrape } from './scrape.ts';
 async function setUp(t: ExecutionContext, change?: (sources: MetricSources, clock: FakeClock) => Partial<MetricSources>) {
   const observed: Observed = await observe(change);
   t.teardown(() => observed.telemetry.close());
-  return { ...observed, read: () => scrape(observed.telemetry.address) };
+  return { ...observed, read: () => scrape(observed.address) };
 }
 
 const spiffeId = 'spiffe://example.org/a';

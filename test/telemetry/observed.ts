@@ -4,6 +4,9 @@ import { Readiness } from '../../src/telemetry/readiness.ts';
 import type { MetricSources } from '../../src/telemetry/sources.ts';
 import { openTelemetry, type Telemetry } from '../../src/telemetry/telemetry.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import type { Address } from './scrape.ts';
+
+const FREE: Address = { host: '127.0.0.1', port: 0 };
 
 export const silentLog: Log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
 
@@ -23,6 +26,8 @@ export function fullSources(clock: { now(): number }): MetricSources {
 }
 
 export interface Observed {
+  /** Where telemetry is served. */
+  readonly address: Address;
   readonly events: EventBus;
   readonly clock: FakeClock;
   readonly readiness: Readiness;
@@ -30,14 +35,14 @@ export interface Observed {
 }
 
 /** Telemetry on a free port of the loopback, with rooms as told. */
-export async function observe(change: (sources: MetricSources, clock: FakeClock) => Partial<MetricSources> = () => ({})): Promise<Observed> {
+export async function observe(change: (sources: MetricSources, clock: FakeClock) => Partial<MetricSources> = () => ({}), address: Address = FREE): Promise<Observed> {
   const events = new EventBus();
   const clock = new FakeClock();
   const full = fullSources(clock);
   const sources = { ...full, ...change(full, clock) };
   const readiness = new Readiness({ events, clock, pods: () => sources.pods() });
   const telemetry = await openTelemetry({
-    address: { host: '127.0.0.1', port: 0 },
+    address,
     events,
     clock,
     log: silentLog,
@@ -47,5 +52,5 @@ export async function observe(change: (sources: MetricSources, clock: FakeClock)
     version: '1.2.3',
     descriptorLimit: 1_024,
   });
-  return { events, clock, readiness, telemetry };
+  return { events, clock, readiness, telemetry, address: telemetry.address ?? address };
 }

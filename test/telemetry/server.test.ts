@@ -1,14 +1,12 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import test from 'ava';
-import { openTelemetry } from '../../src/telemetry/telemetry.ts';
-import { fullSources, observe, silentLog } from './observed.ts';
+import { observe, type Observed } from './observed.ts';
 import { http, type Address } from './scrape.ts';
 
 test('an agent that starts is live but not ready; one that serves is both', async (t) => {
-  const { telemetry, readiness } = await observe();
+  const { telemetry, address, readiness } = await observe();
   t.teardown(() => telemetry.close());
-  const { address } = telemetry;
   t.like(await http(address, '/live'), { status: 200, body: 'live\n' });
   const starting = await http(address, '/ready');
   t.is(starting.status, 503);
@@ -21,34 +19,33 @@ test('an agent that starts is live but not ready; one that serves is both', asyn
 });
 
 test('an agent with something away above it is ready and degraded, and tells no stranger what exactly', async (t) => {
-  const { telemetry, readiness, events } = await observe();
+  const { telemetry, address, readiness, events } = await observe();
   t.teardown(() => telemetry.close());
   readiness.phase = 'serving';
   events.publish('upstreamFailed', { upstream: 'files', error: '/run/signet/ca/tls.key: permission denied', retryMs: 1 });
-  const away = await http(telemetry.address, '/ready');
+  const away = await http(address, '/ready');
   t.is(away.status, 200);
   t.deepEqual(JSON.parse(away.body), { ready: true, degraded: true, reasons: [{ code: 'upstream_away', message: 'the upstream files fails' }] });
   t.false(away.body.includes('tls.key'));
-  const metrics = await http(telemetry.address, '/metrics');
+  const metrics = await http(address, '/metrics');
   t.regex(metrics.body, /^signet_readiness_reason\{reason="upstream_away"\} 1$/m);
   t.regex(metrics.body, /^signet_ready 1$/m);
 });
 
 for (const phase of ['superseded', 'stopping'] as const) {
   test(`an agent that is ${phase} is not ready`, async (t) => {
-    const { telemetry, readiness } = await observe();
+    const { telemetry, address, readiness } = await observe();
     t.teardown(() => telemetry.close());
     readiness.phase = phase;
-    const { status, body } = await http(telemetry.address, '/ready');
+    const { status, body } = await http(address, '/ready');
     t.is(status, 503);
     t.like(JSON.parse(body), { ready: false, reasons: [{ code: phase }] });
   });
 }
 
 test('HEAD is GET without the body; other methods and paths are refused', async (t) => {
-  const { telemetry } = await observe();
+  const { telemetry, address } = await observe();
   t.teardown(() => telemetry.close());
-  const { address } = telemetry;
   const head = await http(address, '/metrics', 'HEAD');
   t.is(head.status, 200);
   t.is(head.body, '');
@@ -66,22 +63,22 @@ test('HEAD is GET without the body; other methods and paths are refused', async 
 });
 
 test('the content type is that of the text format', async (t) => {
-  const { telemetry } = await observe();
+  const { telemetry, address } = await observe();
   t.teardown(() => telemetry.close());
-  const { headers } = await http(telemetry.address, '/metrics');
+  const { headers } = await http(address, '/metrics');
   t.is(headers['content-type'], 'text/plain; version=0.0.4; charset=utf-8');
   t.is(headers['cache-control'], 'no-store');
 });
 
 test('whoever does not finish a request, or sends too much of one, is cut off, and others are answered meanwhile', async (t) => {
   t.timeout(30_000);
-  const { telemetry } = await observe();
+  const { telemetry, address } = await observe();
   t.teardown(() => telemetry.close());
-  const silent = await open(telemetry.address, '');
-  const slow = await open(telemetry.address, 'GET /live HTTP/1.1\r\nHost: x\r\nX-A: ');
-  const large = await open(telemetry.address, `GET /live HTTP/1.1\r\nHost: x\r\nX-A: ${'a'.repeat(20_000)}\r\n\r\n`);
-  const noHttp = await open(telemetry.address, '\x16\x03\x01\x02\x00\x01\x00\r\n\r\n');
-  t.is((await http(telemetry.address, '/live')).status, 200);
+  const silent = await open(address, '');
+  const slow = await open(address, 'GET /live HTTP/1.1\r\nHost: x\r\nX-A: ');
+  const large = await open(address, `GET /live HTTP/1.1\r\nHost: x\r\nX-A: ${'a'.repeat(20_000)}\r\n\r\n`);
+  const noHttp = await open(address, '\x16\x03\x01\x02\x00\x01\x00\r\n\r\n');
+  t.is((await http(address, '/live')).status, 200);
   t.regex(await everything(large), /^HTTP\/1\.1 431 /);
   t.regex(await everything(noHttp), /^HTTP\/1\.1 400 /);
   t.regex(await everything(slow), /^HTTP\/1\.1 408 /);
@@ -90,35 +87,62 @@ test('whoever does not finish a request, or sends too much of one, is cut off, a
 });
 
 test('more connections than have a use are not taken, and places become free again', async (t) => {
-  const { telemetry } = await observe();
+  const { telemetry, address } = await observe();
   t.teardown(() => telemetry.close());
   const held: Socket[] = [];
-  for (let i = 0; i < 64; i += 1) held.push(await open(telemetry.address, 'GET /live HTTP/1.1\r\n'));
-  const extra = await open(telemetry.address, 'GET /live HTTP/1.1\r\nHost: x\r\n\r\n');
+  for (let i = 0; i < 64; i += 1) held.push(await open(address, 'GET /live HTTP/1.1\r\n'));
+  const extra = await open(address, 'GET /live HTTP/1.1\r\nHost: x\r\n\r\n');
   t.is(await everything(extra), '');
   const [first] = held;
   first?.destroy();
   let status = 0;
-  for (let i = 0; i < 200 && status !== 200; i += 1) status = await http(telemetry.address, '/live').then((answer) => answer.status, () => 0);
+  for (let i = 0; i < 200 && status !== 200; i += 1) status = await http(address, '/live').then((answer) => answer.status, () => 0);
   t.is(status, 200);
   for (const socket of held) socket.destroy();
 });
 
-test('an address that is taken is said so', async (t) => {
-  const { telemetry, events, clock, readiness } = await observe();
-  t.teardown(() => telemetry.close());
-  const options = { address: telemetry.address, events, clock, readiness, log: silentLog, sources: fullSources(clock), live: () => true };
-  const error = await t.throwsAsync(openTelemetry({ ...options, version: '1', descriptorLimit: 1 }), { code: 'unavailable' });
-  t.regex(error.message, /^telemetry\.address 127\.0\.0\.1:\d+ cannot be listened on: .*EADDRINUSE/);
+test('an address that the machine does not have is refused', async (t) => {
+  const error = await t.throwsAsync(another({ host: '203.0.113.1', port: 9464 }), { code: 'unavailable' });
+  t.regex(error.message, /^telemetry\.address 203\.0\.113\.1:9464 cannot be listened on: .*EADDRNOTAVAIL/);
+});
+
+test('an agent that follows another one takes its address as soon as it is free', async (t) => {
+  const first = await observe();
+  const { address } = first;
+  const second = await another(address);
+  t.teardown(() => second.telemetry.close());
+  t.is(second.telemetry.address, undefined);
+  second.readiness.phase = 'serving';
+  t.is((await http(address, '/ready')).status, 503, 'the first one answers');
+  first.telemetry.close();
+  second.clock.advance(500);
+  for (let i = 0; i < 1_000 && second.telemetry.address === undefined; i += 1) await new Promise((resolve) => setImmediate(resolve));
+  t.deepEqual(second.telemetry.address, address);
+  t.is((await http(address, '/ready')).status, 200);
+});
+
+test('an agent that ends while it waits for the address does not take it any more', async (t) => {
+  const first = await observe();
+  const { address } = first;
+  const second = await another(address);
+  second.telemetry.close();
+  first.telemetry.close();
+  second.clock.advance(60_000);
+  t.is(second.clock.pending, 0);
+  await t.throwsAsync(http(address, '/live'), { code: 'ECONNREFUSED' });
 });
 
 test('closing cuts off whoever is connected', async (t) => {
-  const { telemetry } = await observe();
-  const socket = await open(telemetry.address, 'GET /live HTTP/1.1\r\n');
+  const { telemetry, address } = await observe();
+  const socket = await open(address, 'GET /live HTTP/1.1\r\n');
   telemetry.close();
   await everything(socket);
-  await t.throwsAsync(http(telemetry.address, '/live'), { code: 'ECONNREFUSED' });
+  await t.throwsAsync(http(address, '/live'), { code: 'ECONNREFUSED' });
 });
+
+async function another(address: Address): Promise<Observed> {
+  return observe(() => ({}), address);
+}
 
 async function open({ host, port }: Address, bytes: string): Promise<Socket> {
   const socket = connect(port, host);
