@@ -206,7 +206,7 @@ export class Cluster {
     const informer = new Informer<T>({ client, resource, trim, ...this.#tools, seed, ...(fieldSelector === undefined ? {} : { fieldSelector }) });
     informer.whenSynced().then(() => this.#tell(), () => undefined);
     // A rule's status and a node's heartbeat are changes of what nobody here looks at.
-    if (resource !== PODS) informer.onChange((_kind, item, before) => (isSame(item, before) ? this.#rememberSoon() : this.#tell()));
+    if (resource !== PODS) informer.onChange((kind, item, before) => (kind === 'changed' && isSame(item, before) ? this.#rememberSoon() : this.#tell()));
     return informer;
   }
 
@@ -266,7 +266,7 @@ export class Cluster {
 }
 
 function isSame(item: unknown, before: unknown): boolean {
-  return item !== before && JSON.stringify(item) === JSON.stringify(before);
+  return JSON.stringify(item) === JSON.stringify(before);
 }
 
 function trimCustom(raw: JsonObject): CustomObject | undefined {

@@ -158,3 +158,26 @@ test('nothing is written before everything was known once', async (t) => {
   await cluster.close();
   t.is(memory.writes, 0);
 });
+
+test('a rule that is made, changed or deleted is told; a write to its status is not', async (t) => {
+  const api = await setUp(t);
+  api.collections.set(RULES, []);
+  const { cluster } = open(t, api);
+  cluster.start();
+  await cluster.whenSynced();
+  await until(() => api.watched().length === 2, 'the watches');
+  const told: string[] = [];
+  cluster.onChange(() => told.push([...(cluster.spiffeIds?.items() ?? [])].map(({ name, generation }) => `${name}@${generation}`).join()));
+  const version = (resourceVersion: string, generation: number): JsonObject => {
+    const { metadata, spec } = rule('a', 'ra') as { metadata: JsonObject; spec: JsonObject };
+    return { metadata: { ...metadata, resourceVersion, generation }, spec, status: { stats: { podsSelected: Number(resourceVersion) } } };
+  };
+  api.tell('ADDED', version('201', 1), RULES);
+  await until(() => told.length === 1, 'the new rule');
+  api.tell('MODIFIED', version('202', 1), RULES);
+  api.tell('MODIFIED', version('203', 2), RULES);
+  await until(() => told.length === 2, 'the changed rule');
+  api.tell('DELETED', version('204', 2), RULES);
+  await until(() => told.length === 3, 'the deleted rule');
+  t.deepEqual(told, ['a@1', 'a@2', '']);
+});
