@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { createIntermediate } from '../authority/certificate.ts';
 import { EmbeddedAuthority, type EmbeddedOptions } from '../authority/embedded.ts';
 import type { JwtKeySource } from '../authority/jwt-signer.ts';
@@ -29,9 +30,9 @@ export interface Authority extends IssuerSource, JwtKeySource, BundleSource {
   close(): Promise<void>;
 }
 
-/** The directory whose owner signs: only one agent may hold it. */
+/** The directory whose holder signs, one agent at a time. Not the private one itself: its lock is for the socket that is in it. */
 export function stateDirectoryOf({ authority, dataDir, privateDir }: Config): string {
-  return authority.type === 'embedded' ? dataDir : privateDir;
+  return authority.type === 'embedded' ? dataDir : join(privateDir, 'authority');
 }
 
 /**
@@ -85,6 +86,7 @@ function embeddedOptions({ trustDomain, dataDir, authority }: Config): EmbeddedO
   return { trustDomain, dataDir, ttlMs: authority.ttlMs };
 }
 
-function nodeOptions({ trustDomain, privateDir, authority }: Config): NodeAuthorityOptions {
-  return { trustDomain, privateDir, ttlMs: authority.ttlMs, nameConstraint: authority.nameConstraint };
+function nodeOptions(config: Config): NodeAuthorityOptions {
+  const { trustDomain, authority } = config;
+  return { trustDomain, privateDir: stateDirectoryOf(config), ttlMs: authority.ttlMs, nameConstraint: authority.nameConstraint };
 }

@@ -1,4 +1,5 @@
 import { closeSync, constants, fstatSync, mkdirSync, openSync, type Stats } from 'node:fs';
+import { dirname } from 'node:path';
 import { sleep, type Clock } from '../clock.ts';
 import { messageOf, SignetError } from '../errors.ts';
 import type { Kernel } from '../kernel.ts';
@@ -30,6 +31,8 @@ export class DataDir {
   static open(path: string, kernel: Kernel): DataDir {
     let descriptor: number;
     try {
+      // Those above it are for all: others may serve workloads from there.
+      mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
       mkdirSync(path, { recursive: true, mode: MODE });
       descriptor = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
     } catch (error) {

@@ -10,10 +10,11 @@ import { temporaryDirectory } from '../support/kernel-processes.ts';
 const kernel = openKernel();
 const { signal } = new AbortController();
 
-test('a directory that is missing is made for the agent alone, with those above it', (t) => {
-  const path = join(temporaryDirectory(t), 'a', 'b');
-  DataDir.open(path, kernel).close();
-  t.is(statSync(path).mode & 0o777, 0o700);
+test('a directory that is missing is made for the agent alone, with those above it for all', (t) => {
+  const above = join(temporaryDirectory(t), 'a');
+  DataDir.open(join(above, 'b'), kernel).close();
+  t.is(statSync(join(above, 'b')).mode & 0o777, 0o700);
+  t.is(statSync(above).mode & 0o755, 0o755 & ~process.umask());
 });
 
 test('one agent at a time holds a directory; it is free when the first lets go, and nothing is written for it', async (t) => {
