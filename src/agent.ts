@@ -104,8 +104,8 @@ export class Agent {
     const { socketPath, trustDomain, entries } = this.#config;
     this.#stopping.signal.throwIfAborted();
     const plan = planKubernetes(this.#config, this.#tools.env ?? {});
+    if (plan !== undefined || this.#config.authority.files !== undefined) DataDir.open(this.#config.privateDir, this.#tools.kernel).close();
     this.#stateDir = DataDir.open(stateDirectoryOf(this.#config), this.#tools.kernel);
-    if (plan !== undefined) DataDir.open(this.#config.privateDir, this.#tools.kernel).close();
     await checkAuthority(this.#config, this.#roomTools);
     this.#stopping.signal.throwIfAborted();
     if (plan !== undefined) this.#kubernetes = new KubernetesRooms(this.#config, plan, this.#roomTools);

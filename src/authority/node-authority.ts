@@ -212,6 +212,12 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     return failure;
   }
 
+  /** While something fails, only the retry is due. */
+  #isDue(): boolean {
+    if (this.#failure !== undefined) return false;
+    return this.#isCaDue() || dueStep(this.#keys.state.jwt, this.#tools.clock.now()) !== 'none';
+  }
+
   /** The newest counts: when it signs later only, it is on its way. */
   #isCaDue(): boolean {
     const now = this.#tools.clock.now();
@@ -291,8 +297,8 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     if (this.#isClosed) return;
     const { clock } = this.#tools;
     const turn = (): void => void this.#turn();
-    // What has come while the turn was made is due now.
-    const next = this.#keys.nextChange(Math.min(this.#turnedAt, clock.now()));
+    // What has come while the turn was made is due now, even when it has taken away all that could tell a next moment.
+    const next = this.#isDue() ? clock.now() : this.#keys.nextChange(Math.min(this.#turnedAt, clock.now()));
     const alarms = Number.isFinite(next) ? [clock.at(next, turn)] : [];
     this.#alarms = this.#failure === undefined ? alarms : [...alarms, clock.after(this.#retryMs, turn)];
   }

@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import { messageOf } from '../errors.ts';
+import { isSignetError, messageOf } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Random } from '../random.ts';
 import type { ListWatch, Selection, WatchEvent } from './api-client.ts';
@@ -223,7 +223,10 @@ export class Informer<T> {
         this.#apply(event);
       }
     } catch (error) {
-      if (!watching.signal.aborted) throw error;
+      // A server without progress notifications sends no bookmark before the first event of a resource. Silence after an answer is
+      // no failure then: the next watch finds out whether anybody is there.
+      const isQuiet = isSignetError(error, 'timed_out') && openedAt !== Infinity;
+      if (!watching.signal.aborted && !isQuiet) throw error;
     } finally {
       if (clock.monotonic() - openedAt >= WORKING_WATCH_MS) this.#backOff.reset();
     }

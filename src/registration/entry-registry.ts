@@ -50,8 +50,7 @@ export class EntryRegistry {
   /** Takes `entries` for all there are. New ones and new versions count at once, missing ones after the delay. */
   replace(entries: readonly Entry[]): void {
     this.#given = entries;
-    this.#held.replace(entries);
-    this.#changed();
+    if (this.#held.replace(entries)) this.#changed();
   }
 
   /** Calls `listener` after each change. Returns the way to stop. */

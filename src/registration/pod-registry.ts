@@ -65,6 +65,7 @@ export class PodRegistry {
   readonly #stops: readonly (() => void)[];
   #knowing = Promise.withResolvers<void>();
   #isKnown = false;
+  #isSynced = false;
   #configured: readonly Entry[];
   #rules: RuleSet = { pods: [], statics: [], refused: [] };
 
@@ -217,17 +218,25 @@ export class PodRegistry {
     this.#tellRefused(before);
     const needs = needsOf(this.#rules.pods);
     this.#cluster.need({ annotations: needs.has('annotations'), namespaces: needs.has('namespaceLabels'), node: needs.has('node') });
-    for (const known of this.#pods.values()) this.#evaluate(known, this.#cluster.pods.find(known.pod.uid) ?? known.pod);
-    this.#settle(this.#cluster.knowsRules);
-    // It tells the change, of whichever kind it is.
+    let isOther = this.#settle(this.#cluster.knowsRules, this.#cluster.isSynced);
+    for (const known of [...this.#pods.values()]) {
+      const wasComplete = known.complete;
+      const hasOthers = this.#evaluate(known, this.#cluster.pods.find(known.pod.uid) ?? known.pod);
+      isOther ||= hasOthers || known.complete !== wasComplete;
+    }
+    // It tells a change of its own.
     this.replace(this.#configured);
+    if (isOther) this.#tell();
   }
 
-  /** A new rule may look at what is not followed yet: then whoever comes waits again. */
-  #settle(isKnown: boolean): void {
+  /** A new rule may look at what is not followed yet: then whoever comes waits again. True when something is known now, or not any more. */
+  #settle(isKnown: boolean, isSynced: boolean): boolean {
+    const isOther = isKnown !== this.#isKnown || isSynced !== this.#isSynced;
     if (isKnown) this.#knowing.resolve();
     else if (this.#isKnown) this.#knowing = Promise.withResolvers();
     this.#isKnown = isKnown;
+    this.#isSynced = isSynced;
+    return isOther;
   }
 
   #tellRefused({ refused: before }: RuleSet): void {

@@ -464,3 +464,25 @@ test('a reload that is asked for while a list is under way is not lost', async (
   await until(() => scene.told.length === 2, 'both lists');
   t.deepEqual(scene.told, ['added ua@1', 'changed ua@1!']);
 });
+
+test('a watch on which nothing was ever sent is asked for again without being called a failure', async (t) => {
+  const api = await FakeApi.start();
+  const clock = new FakeClock();
+  // Two bookmark periods of silence end a watch; here they are over soon.
+  const client = new KubernetesClient({ credentials: api.credentials(), clock: new SystemClock(), bookmarkMs: 20 });
+  const random = { bytes: (count: number) => Buffer.alloc(count), fraction: () => 1 };
+  const informer = new Informer({ client, resource: PODS, trim, clock, random });
+  t.teardown(async () => {
+    await informer.close();
+    client.close();
+    await api.stop();
+  });
+  informer.start();
+  for (let watches = 1; watches <= 3; watches += 1) {
+    await until(() => api.watched().length === watches, 'the next watch');
+    t.is(informer.failure, undefined);
+    if (watches < 3) await until(() => clock.pending === 1, 'waiting before the next watch');
+    clock.advance(60_000);
+  }
+  t.is(api.lists().length, 1);
+});
