@@ -31,7 +31,7 @@ export interface CaProblem {
 const { KeyUsageFlags } = x509;
 
 /** What path validation understands here: an unknown critical extension refuses the certificate (RFC 5280 §4.2). */
-const UNDERSTOOD: readonly string[] = ['2.5.29.14', '2.5.29.15', '2.5.29.17', '2.5.29.19', '2.5.29.32', '2.5.29.35', '2.5.29.37', NAME_CONSTRAINTS_OID];
+const UNDERSTOOD: readonly string[] = [14, 15, 17, 19, 30, 32, 35, 37].map((arc) => `2.5.29.${arc}`);
 
 const ANY_EXTENDED_USE = '2.5.29.37.0';
 const PROPER_CA = 'issue a CA certificate with CA:TRUE and the key usage keyCertSign';

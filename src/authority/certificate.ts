@@ -82,7 +82,9 @@ export async function createIntermediate(issuer: SigningCa, request: Intermediat
     new x509.SubjectKeyIdentifierExtension(keyId(request.publicKey).toString('hex')),
     new x509.AuthorityKeyIdentifierExtension(issuer.subjectKeyId.toString('hex')),
   ];
-  if (request.nameConstraint === 'uri') extensions.push(new x509.Extension(NAME_CONSTRAINTS_OID, true, permittingUriHost(request.trustDomain)));
+  if (request.nameConstraint === 'uri') {
+    extensions.push(new x509.Extension(NAME_CONSTRAINTS_OID, true, permittingUriHost(request.trustDomain)));
+  }
   return build({
     serial,
     subject: nodeCaName(serial),

@@ -55,18 +55,22 @@ export async function intermediateFrom(
     throw new SignetError('profile_violation', 'the node CA that the upstream has answered is refused: it is not signed by the CA that the upstream has named');
   }
   await trySigning(judged, wanted.trustDomain, tools.random);
-  return { ca: { ...judged, nameConstraint: wanted.nameConstraint, renewAt: renewalOf(now, judged.notAfter, tools.random) }, roots: answer.roots };
+  const renewAt = renewalOf(now, judged.notAfter, tools.random);
+  return { ca: { ...judged, nameConstraint: wanted.nameConstraint, renewAt }, roots: answer.roots };
 }
 
 /** Rejects at the deadline even when the upstream does not obey the signal. */
-async function answerOf(upstream: IntermediateSource, asked: IntermediateAsked, { clock, signal }: Tools): Promise<IntermediateAnswer> {
+async function answerOf(upstream: IntermediateSource, asked: IntermediateAsked, tools: Tools): Promise<IntermediateAnswer> {
+  const { clock, signal } = tools;
   const deadline = new AbortController();
   const late = new SignetError('authority_unavailable', `the upstream has not answered within ${ANSWER_MS / 1000} s`);
   const alarm = clock.after(ANSWER_MS, () => deadline.abort(late));
   const either = AbortSignal.any([signal, deadline.signal]);
   try {
-    const aborted = new Promise<never>((_, reject) => either.addEventListener('abort', () => reject(either.reason), { once: true }));
     either.throwIfAborted();
+    const aborted = new Promise<never>((_, reject) => {
+      either.addEventListener('abort', () => reject(either.reason), { once: true });
+    });
     return await Promise.race([upstream.sign(asked, either), aborted]);
   } finally {
     alarm.cancel();

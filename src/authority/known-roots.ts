@@ -31,8 +31,7 @@ export function followRoots(known: readonly KnownRoot[], current: readonly Buffe
     return root.leftAt === undefined ? root : { ...root, leftAt: undefined };
   });
   const isSame = followed.every((root, index) => root === known[index]);
-  const added = addRoots(isSame ? known : followed, current, now);
-  return added;
+  return addRoots(isSame ? known : followed, current, now);
 }
 
 /** The roots with those of `more` that are not among them. */

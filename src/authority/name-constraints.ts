@@ -34,7 +34,10 @@ export function permittingUriHost(host: string): Buffer {
 export function readNameConstraints(value: Buffer): NameConstraints {
   const lists = readElements(value).flatMap(({ content }) => readElements(content));
   const subtrees = (tag: number): Subtree[] =>
-    lists.filter((list) => list.tag === tag).flatMap(({ content }) => readElements(content).flatMap((subtree) => baseOf(subtree.content)));
+    lists
+      .filter((list) => list.tag === tag)
+      .flatMap(({ content }) => readElements(content))
+      .flatMap((subtree) => baseOf(subtree.content));
   return { permitted: subtrees(PERMITTED), excluded: subtrees(EXCLUDED) };
 }
 

@@ -1,4 +1,4 @@
-import type { Alarm, Clock } from '../clock.ts';
+import type { Clock } from '../clock.ts';
 import { isSignetError, messageOf, SignetError } from '../errors.ts';
 import type { EventBus } from '../events.ts';
 import type { Random } from '../random.ts';
@@ -15,8 +15,8 @@ import type { NameConstraint } from './name-constraints.ts';
 import { issuerOf, type NodeCa } from './node-ca.ts';
 import { NodeKeys, sameBundle } from './node-keys.ts';
 import { readNodeState, writeNodeState, type NodeState } from './node-state.ts';
-import { Retry } from './retry.ts';
 import { activeOf, dueStep } from './rotation.ts';
+import { Turns } from './turns.ts';
 import type { IssuerSource } from './x509-signer.ts';
 
 export interface NodeAuthorityOptions {
@@ -56,26 +56,20 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   readonly #issuerListeners = new Set<(change: { readonly isReplaced: boolean }) => void>();
   readonly #stopListening: readonly (() => void)[];
   readonly #closing = new AbortController();
-  readonly #retry: Retry;
+  readonly #turns: Turns;
   readonly #keys: NodeKeys;
   #bundle: TrustBundle;
   #active: { ca?: NodeCa | undefined; jwt?: JwtSigningKey | undefined } = {};
-  #failure: unknown;
-  #retryMs = 0;
-  #turnedAt = 0;
   #lastSuccess: number | undefined;
-  #alarms: readonly Alarm[] = [];
-  #turning: Promise<void> | undefined;
-  #isNudged = false;
 
   private constructor(options: NodeAuthorityOptions, tools: NodeAuthorityTools, state: NodeState) {
     this.#options = options;
     this.#tools = tools;
-    this.#retry = new Retry(tools.random);
     // Whatever another node has signed under a root ends by then: it has stopped using that root within the overlap.
     this.#keys = new NodeKeys(state, tools.clock, options.ttlMs + tools.upstream.overlapMs);
     this.#bundle = this.#keys.bundle(options.trustDomain);
-    this.#stopListening = [tools.clock.onStep(() => this.#nudge()), tools.upstream.onChange(() => this.#nudge())];
+    this.#turns = new Turns(tools, { makeWhatIsDue: () => this.#makeWhatIsDue(), nextTurn: (since) => this.#nextTurn(since) });
+    this.#stopListening = [tools.clock.onStep(() => this.#turns.nudge()), tools.upstream.onChange(() => this.#turns.nudge())];
   }
 
   /**
@@ -99,7 +93,7 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   static async open(options: NodeAuthorityOptions, tools: NodeAuthorityTools): Promise<NodeAuthority> {
     const stored = readNodeState(options.privateDir, options.trustDomain);
     const authority = new NodeAuthority(options, tools, stored ?? { cas: [], roots: [], jwt: [] });
-    await authority.#turn();
+    await authority.#turns.turn();
     const fatal = authority.#fatalError(stored === undefined);
     if (fatal === undefined) return authority;
     await authority.close();
@@ -107,7 +101,7 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   }
 
   async ready(): Promise<void> {
-    if (this.#keys.ca === undefined || this.#keys.jwt === undefined) await this.#turning;
+    if (this.#keys.ca === undefined || this.#keys.jwt === undefined) await this.#turns.current;
   }
 
   issuer(): Issuer {
@@ -143,22 +137,21 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   }
 
   status(): NodeAuthorityStatus {
-    const failing = this.#failure === undefined ? this.#tools.upstream.problem() : messageOf(this.#failure);
+    const failing = this.#turns.failure === undefined ? this.#tools.upstream.problem() : messageOf(this.#turns.failure);
     const nodeCaNotAfter = this.#keys.ca?.notAfter;
     return { lastSuccess: this.#lastSuccess, nodeCaNotAfter, ...(failing === undefined ? {} : { failing }) };
   }
 
   /** Resolves when all that is due at this moment has been made and written, or has failed. */
   async idle(): Promise<void> {
-    while (this.#turning !== undefined) await this.#turning;
+    while (this.#turns.current !== undefined) await this.#turns.current;
   }
 
   /** Resolves when nothing is being written any more: before that the directory must not go to a successor. */
   async close(): Promise<void> {
     this.#closing.abort(new SignetError('stopped', 'the agent stops'));
     for (const stop of this.#stopListening) stop();
-    this.#cancelAlarms();
-    await this.#turning;
+    await this.#turns.close();
   }
 
   get #isClosed(): boolean {
@@ -168,34 +161,13 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   #ca(): NodeCa {
     const { ca } = this.#keys;
     if (ca !== undefined) return ca;
-    const why = this.#failure === undefined ? 'it is being made' : messageOf(this.#failure);
+    const why = this.#turns.failure === undefined ? 'it is being made' : messageOf(this.#turns.failure);
     throw new SignetError('authority_unavailable', `there is no node CA that is valid now: ${why}`);
-  }
-
-  /** Something has changed that makes it worth looking at once. */
-  #nudge(): void {
-    this.#retry.reset();
-    void this.#turn();
-  }
-
-  /** One at a time: does what is due, tells the changes and plans the next turn. What comes up meanwhile is looked at after it. */
-  #turn(): Promise<void> {
-    this.#isNudged = this.#turning !== undefined;
-    this.#turning ??= this.#makeWhatIsDue()
-      .catch((error: unknown) => error)
-      .then((error) => this.#settle(error))
-      .finally(() => {
-        this.#turning = undefined;
-        if (this.#isNudged && !this.#isClosed) void this.#turn();
-        else this.#plan();
-      });
-    return this.#turning;
   }
 
   /** Resolves with what has failed; the rest is done nevertheless. */
   async #makeWhatIsDue(): Promise<unknown> {
     const { clock, upstream } = this.#tools;
-    this.#turnedAt = clock.now();
     const jwtStep = dueStep(this.#keys.state.jwt, clock.now());
     const key = jwtStep === 'none' ? undefined : await newJwtSigningKey(clock.now(), this.#options.ttlMs, jwtStep === 'prepare');
     if (this.#isClosed) return undefined;
@@ -207,14 +179,14 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     if (this.#isClosed) return undefined;
     if (!this.#keys.isWritten) await this.#write();
     // What the new keys follow goes only now that those are kept. After a nudge the next turn does it.
-    if (!this.#isNudged) this.#change(this.#keys.state);
+    if (!this.#turns.isNudged) this.#change(this.#keys.state);
     if (!this.#keys.isWritten) await this.#write();
     return failure;
   }
 
   /** While something fails, only the retry is due. */
   #isDue(): boolean {
-    if (this.#failure !== undefined) return false;
+    if (this.#turns.failure !== undefined) return false;
     return this.#isCaDue() || dueStep(this.#keys.state.jwt, this.#tools.clock.now()) !== 'none';
   }
 
@@ -285,31 +257,13 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     for (const listener of [...this.#issuerListeners]) listener({ isReplaced });
   }
 
-  #settle(error: unknown): void {
-    this.#failure = error;
-    if (error === undefined || this.#isClosed) return this.#retry.reset();
-    this.#retryMs = this.#retry.failed();
-    this.#tools.events.publish('authorityFailed', { error: messageOf(error), retryMs: this.#retryMs });
-  }
-
-  #plan(): void {
-    this.#cancelAlarms();
-    if (this.#isClosed) return;
-    const { clock } = this.#tools;
-    const turn = (): void => void this.#turn();
-    // What has come while the turn was made is due now, even when it has taken away all that could tell a next moment.
-    const next = this.#isDue() ? clock.now() : this.#keys.nextChange(Math.min(this.#turnedAt, clock.now()));
-    const alarms = Number.isFinite(next) ? [clock.at(next, turn)] : [];
-    this.#alarms = this.#failure === undefined ? alarms : [...alarms, clock.after(this.#retryMs, turn)];
-  }
-
-  #cancelAlarms(): void {
-    for (const alarm of this.#alarms) alarm.cancel();
-    this.#alarms = [];
+  #nextTurn(since: number): number {
+    // A turn may have taken away all that could tell a next moment.
+    return this.#isDue() ? this.#tools.clock.now() : this.#keys.nextChange(since);
   }
 
   #fatalError(isFirstStart: boolean): unknown {
-    const error = this.#failure;
+    const error = this.#turns.failure;
     if (isFirstStart && isSignetError(error, 'state_unwritable')) {
       return new SignetError('state_unwritable', `the first keys cannot be kept: ${error.message}. What to do: make ${this.#options.privateDir} writable for uid ${process.geteuid?.()}, with free space.`, { cause: error });
     }

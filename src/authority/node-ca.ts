@@ -73,12 +73,14 @@ export function restoreNodeCa(kept: { chain: readonly Buffer[]; root: Buffer; ke
   if (ca === undefined) throw refused('there is no certificate');
   const problems = [...uriFindings(ca, trustDomain), ...keyFindings(ca, kept.keys)];
   if (problems.length > 0) throw refused(problems.join('; '));
-  const path = [ca, ...between, root];
+  const chain = [ca, ...between];
+  const path = [...chain, root];
   for (const [index, child] of path.slice(0, -1).entries()) {
     const parent = path[index + 1];
     if (parent !== undefined && !child.openssl.verify(parent.openssl.publicKey)) throw refused(`"${child.name}" is not signed by "${parent.name}"`);
   }
-  return nodeCaFrom(ca, { chain: [ca, ...between], root, notAfter: Math.min(...path.map(({ notAfter }) => notAfter)) }, kept.keys);
+  const notAfter = Math.min(...path.map((one) => one.notAfter));
+  return nodeCaFrom(ca, { chain, root, notAfter }, kept.keys);
 }
 
 /**
@@ -126,7 +128,8 @@ function* findings(ca: CaCertificate, asked: NodeCaAsked, path: CaPath, now: num
   }
   if (ca.notAfter > asked.latestEnd) yield `it ends at ${iso(ca.notAfter)}, later than ${iso(asked.latestEnd)}, which was asked for`;
   const above = path.chain[1] ?? path.root;
-  if (!namesOf(ca.der).issuer.equals(namesOf(above.der).subject)) yield 'its issuer is not, octet by octet, the subject of the CA above it (RFC 5280 §4.1.2.4)';
+  const isNamed = namesOf(ca.der).issuer.equals(namesOf(above.der).subject);
+  if (!isNamed) yield 'its issuer is not, octet by octet, the subject of the CA above it (RFC 5280 §4.1.2.4)';
   if (path.notAfter - now < SHORTEST_LIFE_MS) yield `it or a CA above it ends at ${iso(path.notAfter)}, in less than ${SHORTEST_LIFE_MS / 1000} s`;
 }
 

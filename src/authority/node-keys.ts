@@ -53,8 +53,8 @@ export class NodeKeys {
   change(state: NodeState): Retired {
     const now = this.#clock.now();
     const active = this.#activeOf(state.cas);
-    const isFollowed = (ca: NodeCa): boolean => active !== undefined && this.#written.has(active) && ca.activatesAt < active.activatesAt;
-    const cas = publishedOf(state.cas, now).filter((ca) => !isFollowed(ca));
+    const followedUntil = active !== undefined && this.#written.has(active) ? active.activatesAt : -Infinity;
+    const cas = publishedOf(state.cas, now).filter((ca) => ca.activatesAt >= followedUntil);
     const jwt = publishedOf(state.jwt, now);
     const roots = state.roots.filter((root) => now < endOf(root, cas, this.#holdMs));
     const isSame = sameItems(cas, this.#state.cas) && sameItems(jwt, this.#state.jwt) && sameItems(roots, this.#state.roots);
@@ -102,7 +102,8 @@ export class NodeKeys {
 }
 
 export function sameBundle(a: TrustBundle, b: TrustBundle): boolean {
-  return sameItems(a.x509Authorities, b.x509Authorities) && a.jwtAuthorities.map(({ kid }) => kid).join() === b.jwtAuthorities.map(({ kid }) => kid).join();
+  const kidsOf = ({ jwtAuthorities }: TrustBundle): string => jwtAuthorities.map(({ kid }) => kid).join();
+  return sameItems(a.x509Authorities, b.x509Authorities) && kidsOf(a) === kidsOf(b);
 }
 
 function sameItems<T>(a: readonly T[], b: readonly T[]): boolean {

@@ -44,11 +44,13 @@ export class NodeX509Signer implements X509Signer {
   async sign(request: X509Request, signal: AbortSignal): Promise<SignedX509> {
     signal.throwIfAborted();
     await this.#source.ready();
+    // Read together: another issuer may sign by the time the leaf is made.
     const issuer = this.#source.issuer();
+    const intermediates = this.#source.intermediates();
     const asked = this.#plan(request, issuer);
     const { der, serial } = await createLeaf(issuer, asked, this.#random);
     lintLeaf(der, asked, issuer);
-    return { chain: [der, ...this.#source.intermediates()], serial, notBefore: asked.notBefore, notAfter: asked.notAfter };
+    return { chain: [der, ...intermediates], serial, notBefore: asked.notBefore, notAfter: asked.notAfter };
   }
 
   /** Refuses what this trust domain may not say (ID-27, XS-04) and fits the dates into the issuer's. */

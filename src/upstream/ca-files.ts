@@ -87,7 +87,8 @@ async function readOne(part: Part, path: string): Promise<Read> {
       if (!stats.isFile()) throw refusedFile(part, path, 'it is not a regular file', 'put a file there');
       if (stats.size > LARGEST) throw refusedFile(part, path, `it has ${stats.size} bytes, more than ${LARGEST}`, 'put the PEM file there');
       checkWritable(part, path, stats);
-      for (const directory of new Set([dirname(path), dirname(await realpath(path))])) checkDirectory(part, path, directory, await stat(directory));
+      const directories = new Set([dirname(path), dirname(await realpath(path))]);
+      for (const directory of directories) checkDirectory(part, path, directory, await stat(directory));
       return { text: await file.readFile('utf8'), stats };
     } finally {
       await file.close();
@@ -98,7 +99,7 @@ async function readOne(part: Part, path: string): Promise<Read> {
   }
 }
 
-/** Whoever may write one of these files chooses what the whole trust domain believes. Readable ones only lose the key's secrecy to this machine's users. */
+/** Whoever may write one of these files chooses what the whole trust domain believes. */
 function checkWritable(part: Part, path: string, stats: Stats): void {
   if ((stats.mode & 0o022) !== 0) throw refusedFile(part, path, `others may write it (mode ${octal(stats)})`, `\`chmod go-w ${path}\`, and a new CA if somebody can have done so`);
   if (isStranger(stats)) throw refusedFile(part, path, `it belongs to uid ${stats.uid}, who could replace it`, `\`chown\` it to root or uid ${process.geteuid?.()}`);

@@ -13,8 +13,8 @@ export interface FilesOptions {
   /** How often the files are looked at, in milliseconds. Default 5 s. */
   readonly pollMs?: number;
   /**
-   * How long it takes until a change of the files is on all nodes, in milliseconds. Default 90 s: a kubelet brings a changed Secret
-   * into its mounts within a minute and a half.
+   * How long it takes until a change of the files is on all nodes, in milliseconds. Default 90 s: by then a kubelet has brought a
+   * changed Secret into its mounts.
    */
   readonly spreadMs?: number;
 }
@@ -136,7 +136,8 @@ export class FilesUpstream implements Upstream {
       const texts = await readCaTexts(this.#options.files);
       if (this.#isClosed) return;
       const digest = digestOf(texts);
-      if (digest === this.#digest && this.#ca !== undefined && this.#tools.clock.now() < this.#ca.notAfter) return this.#accept(this.#ca);
+      const isSame = digest === this.#digest;
+      if (isSame && this.#ca !== undefined && this.#tools.clock.now() < this.#ca.notAfter) return this.#accept(this.#ca);
       const ca = judge(texts, this.#options, this.#tools);
       this.#digest = digest;
       this.#tools.events.publish('upstreamAnswered', { upstream: UPSTREAM, durationMs: this.#tools.clock.monotonic() - began });
@@ -178,12 +179,15 @@ export class FilesUpstream implements Upstream {
   }
 }
 
-function judge(texts: CaTexts, { files, trustDomain }: FilesOptions, { clock, ca: tools }: Pick<FilesTools, 'clock' | 'ca'>): HeldCa {
+function judge(texts: CaTexts, options: FilesOptions, { clock, ca: tools }: Pick<FilesTools, 'clock' | 'ca'>): HeldCa {
+  const { files, trustDomain } = options;
   const { certificates, privateKey, roots, warnings } = parseCaTexts(texts, files);
-  const [certificate, ...others] = certificates;
-  if (certificate === undefined) throw refusedFile('certificate', files.certificate, 'it holds no certificate', 'write the certificate there as PEM');
+  const [certificate = Buffer.of(), ...others] = certificates;
   const result = tools.judgeCa({ certificate, others, privateKey, roots }, trustDomain, clock.now());
-  if ('part' in result) throw refusedFile(result.part, result.part === 'roots' ? files.roots.join(', ') : files[result.part], result.what, result.remedy);
+  if ('part' in result) {
+    const path = result.part === 'roots' ? files.roots.join(', ') : files[result.part];
+    throw refusedFile(result.part, path, result.what, result.remedy);
+  }
   return { ...result, warnings: [...warnings, ...result.warnings] };
 }
 

@@ -2,8 +2,8 @@ import type { KeyObject } from 'node:crypto';
 import type { TrustDomain } from '../spiffe/id.ts';
 
 /**
- * A CA above the node that signs node CAs. How it does so is its own affair; whether the answer is good is judged by whoever asked.
- * Each publishes `upstreamAnswered` and `upstreamFailed`.
+ * A CA above the node that signs node CAs. How it does so is its own affair; whoever asked judges whether the answer is good. Each
+ * publishes `upstreamAnswered` and `upstreamFailed`.
  */
 export interface Upstream {
   /** Time until all nodes have a root that this one has got, in milliseconds. */

@@ -93,3 +93,15 @@ test('while an issuer is being made a signature waits for it', async (t) => {
 test('an aborted request is not signed', async (t) => {
   await t.throwsAsync(signer(day).sign(request('spiffe://example.org/a'), AbortSignal.abort(new Error('enough'))), { message: 'enough' });
 });
+
+test('a leaf comes with the chain of the CA that signed it, although another one signs by the time it is made', async (t) => {
+  const next = await testIssuer(NOW - 12 * HOUR, NOW + 12 * HOUR);
+  let current = day;
+  const issuer = (): Issuer => {
+    queueMicrotask(() => (current = next));
+    return current;
+  };
+  const signed = await signer(day, { issuer, intermediates: () => [current.certificate] }).sign(request('spiffe://example.org/a'), signal);
+  t.true(signed.chain[1]?.equals(day.certificate));
+  t.is(current, next);
+});

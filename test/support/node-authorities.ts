@@ -3,7 +3,7 @@ import type { ExecutionContext } from 'ava';
 import { createIntermediate, issuerFrom } from '../../src/authority/certificate.ts';
 import type { IntermediateAnswer, IntermediateAsked, IntermediateSource } from '../../src/authority/intermediate-source.ts';
 import { NodeAuthority, type NodeAuthorityOptions } from '../../src/authority/node-authority.ts';
-import { NodeX509Signer } from '../../src/authority/x509-signer.ts';
+import { NodeX509Signer, type IssuerSource } from '../../src/authority/x509-signer.ts';
 import { EventBus, type Events } from '../../src/events.ts';
 import { systemRandom, type Random } from '../../src/random.ts';
 import type { SignedX509 } from '../../src/spiffe/signing.ts';
@@ -96,10 +96,14 @@ export async function openNodeAuthority(t: ExecutionContext, clock: FakeClock, u
   const { random = systemRandom, ...rest } = options;
   const authority = await NodeAuthority.open({ trustDomain, ttlMs: 86_400_000, nameConstraint: 'none', ...rest }, { clock, random, events, upstream });
   t.teardown(() => authority.close());
-  const signer = new NodeX509Signer(authority, trustDomain, clock, systemRandom);
   const id = parseSpiffeId('spiffe://example.org/a');
   const leaf = async (): Promise<SignedX509> => {
     const { publicKey } = await fixedKeys();
+    await authority.ready();
+    // Read together: another node CA may sign by the time the leaf is made.
+    const [issuer, intermediates] = [authority.issuer(), authority.intermediates()];
+    const source: IssuerSource = { ready: () => Promise.resolve(), issuer: () => issuer, intermediates: () => intermediates };
+    const signer = new NodeX509Signer(source, trustDomain, clock, systemRandom);
     return signer.sign({ id, publicKey, ttlMs: 3_600_000, dnsNames: [] }, new AbortController().signal);
   };
   return { authority, steps, failures, leaf };
@@ -113,13 +117,29 @@ export async function twoTiers(name: string): Promise<{ root: TestCa; ca: TestCa
 
 /** Whether a receiver with these roots accepts the chain at `now`: signatures and dates, by code that is not ours. */
 export function isAccepted(chain: readonly Buffer[], roots: readonly Buffer[], now: number): boolean {
-  const path = chain.map((der) => new X509Certificate(der));
-  const inTime = (one: X509Certificate): boolean => one.validFromDate.getTime() <= now && now <= one.validToDate.getTime();
+  const path = chain.map(certificateOf);
+  const isInTime = (one: X509Certificate): boolean => one.validFromDate.getTime() <= now && now <= one.validToDate.getTime();
   const isLinked = path.every((one, index) => {
     const above = path[index + 1];
-    return above === undefined || (one.checkIssued(above) && one.verify(above.publicKey));
+    return above === undefined || isSignedBy(one, above);
   });
   const last = path.at(-1);
-  const anchors = roots.map((der) => new X509Certificate(der));
-  return last !== undefined && isLinked && path.every(inTime) && anchors.some((root) => inTime(root) && last.checkIssued(root) && last.verify(root.publicKey));
+  return last !== undefined && isLinked && path.every(isInTime) && roots.map(certificateOf).some((root) => isInTime(root) && isSignedBy(last, root));
+}
+
+const certificates = new WeakMap<Buffer, X509Certificate>();
+const signed = new Map<string, boolean>();
+
+function certificateOf(der: Buffer): X509Certificate {
+  const known = certificates.get(der) ?? new X509Certificate(der);
+  certificates.set(der, known);
+  return known;
+}
+
+/** Looked at once for each pair: the same few are asked for thousands of times. */
+function isSignedBy(child: X509Certificate, parent: X509Certificate): boolean {
+  const pair = `${child.fingerprint256} ${parent.fingerprint256}`;
+  const known = signed.get(pair) ?? (child.checkIssued(parent) && child.verify(parent.publicKey));
+  signed.set(pair, known);
+  return known;
 }
