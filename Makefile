@@ -6,7 +6,7 @@ CONFIG ?= deploy/examples/signet.yaml
 SOURCES := $(shell find src proto -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build check test test-one interop bench demo run clean
+.PHONY: help install build check test test-one interop bench e2e demo run clean
 
 help: ## show this list
 	@echo "Signet, a SPIFFE workload identity agent. Targets:"
@@ -45,6 +45,9 @@ interop: build ## run only the tests with the published SPIFFE clients
 
 bench: build ## measure; BENCH_PEER=spire measures SPIRE beside it, QUICK=1 takes a minute
 	@$(NODE) test/bench/bench.ts $(if $(QUICK),--quick)
+
+e2e: build ## run the agent in a real Kubernetes: KUBECONFIG, or the harness beside the checkout; some 20 minutes
+	@$(NODE) test/e2e/e2e.ts $(STEPS)
 
 demo: build ## show the agent at work: identities, a rotation, a clean end
 	@sh deploy/examples/demo.sh

@@ -1,16 +1,16 @@
 import { join } from 'node:path';
 import { createIntermediate } from '../authority/certificate.ts';
 import { EmbeddedAuthority, type EmbeddedOptions } from '../authority/embedded.ts';
-import type { JwtKeySource } from '../authority/jwt-signer.ts';
+import { NodeJwtSigner, type JwtKeySource } from '../authority/jwt-signer.ts';
 import { NodeAuthority, type NodeAuthorityOptions } from '../authority/node-authority.ts';
 import { judgeCa } from '../authority/upstream-ca.ts';
-import type { IssuerSource } from '../authority/x509-signer.ts';
+import { NodeX509Signer, type IssuerSource } from '../authority/x509-signer.ts';
 import type { Clock } from '../clock.ts';
 import type { Config, FilesConfig } from '../config/config.ts';
 import type { EventBus } from '../events.ts';
 import type { Log } from '../log.ts';
 import type { Random } from '../random.ts';
-import type { BundleSource } from '../spiffe/signing.ts';
+import type { BundleSource, JwtSigner, X509Signer } from '../spiffe/signing.ts';
 import { FilesUpstream } from '../upstream/files.ts';
 import type { CaTools } from '../upstream/upstream.ts';
 
@@ -21,8 +21,13 @@ export interface AuthorityTools {
   readonly events: EventBus;
 }
 
-/** Who signs on this node, whichever kind it is. */
-export interface Authority extends IssuerSource, JwtKeySource, BundleSource {
+/** Who signs for this node and whom its workloads believe, whichever kind it is. */
+export interface Authority {
+  readonly x509: X509Signer;
+  readonly jwt: JwtSigner;
+  readonly bundle: BundleSource;
+  /** When what signs now ends, in milliseconds since the Unix epoch; a kind that is missing cannot sign, or has no end here. */
+  ends(): { readonly x509?: number; readonly jwt?: number };
   /** When the CA above was last reached, and what fails; empty where there is none above. Milliseconds since the Unix epoch. */
   status?(): { readonly lastSuccess: number | undefined; readonly failing?: string };
   /** Calls `listener` when leaves have to be signed again soon, because their CA is not to be relied on any more. */
@@ -49,9 +54,33 @@ export async function checkAuthority(config: Config, tools: AuthorityTools): Pro
 }
 
 /** @throws SignetError `state_refused`, `state_unwritable`, `profile_violation` */
-export function openAuthority(config: Config, tools: AuthorityTools): Promise<Authority> {
+export async function openAuthority(config: Config, tools: AuthorityTools): Promise<Authority> {
   const { files } = config.authority;
-  return files === undefined ? EmbeddedAuthority.open(embeddedOptions(config), tools) : openUnderFiles(config, files, tools);
+  if (files !== undefined) return openUnderFiles(config, files, tools);
+  const embedded = await EmbeddedAuthority.open(embeddedOptions(config), tools);
+  return { ...signersOn(embedded, config, tools), close: () => embedded.close() };
+}
+
+/** Keys that are on this node. */
+function signersOn(source: IssuerSource & JwtKeySource & BundleSource, { trustDomain, jwt }: Config, { clock, random }: AuthorityTools) {
+  const notAfterOf = (read: () => { readonly notAfter: number }): number | undefined => {
+    try {
+      return read().notAfter;
+    } catch {
+      // There is none now, which its absence says.
+      return undefined;
+    }
+  };
+  return {
+    x509: new NodeX509Signer(source, trustDomain, clock, random),
+    jwt: new NodeJwtSigner(source, trustDomain, jwt.issuer, clock),
+    bundle: source,
+    ends: () => definedOf({ x509: notAfterOf(() => source.issuer()), jwt: notAfterOf(() => source.jwtKey()) }),
+  };
+}
+
+function definedOf<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as { [K in keyof T]?: Exclude<T[K], undefined> };
 }
 
 function caTools(random: Random): CaTools {
@@ -63,12 +92,7 @@ async function openUnderFiles(config: Config, files: FilesConfig, tools: Authori
   try {
     const node = await NodeAuthority.open(nodeOptions(config), { ...tools, upstream });
     return {
-      ready: () => node.ready(),
-      issuer: () => node.issuer(),
-      intermediates: () => node.intermediates(),
-      jwtKey: () => node.jwtKey(),
-      current: () => node.current(),
-      onChange: (listener) => node.onChange(listener),
+      ...signersOn(node, config, tools),
       onIssuerChange: (listener) => node.onIssuerChange(listener),
       status: () => node.status(),
       close: async () => {

@@ -52,17 +52,10 @@ export function podFigures(kubernetes: KubernetesRooms | undefined): PodFigures 
 export function termsOf({ config, rooms }: Pick<Measured, 'config' | 'rooms'>): Partial<Record<AuthorityKind, Term>> {
   const terms: Partial<Record<AuthorityKind, Term>> = {};
   if (rooms === undefined) return terms;
+  const { x509, jwt } = rooms.authority.ends();
   const lifeMs = config.authority.ttlMs;
-  const tell = (kind: AuthorityKind, notAfterOf: () => number | undefined): void => {
-    try {
-      const notAfter = notAfterOf();
-      if (notAfter !== undefined) terms[kind] = { lifeMs, notAfter };
-    } catch {
-      // There is none now, which its absence says.
-    }
-  };
-  tell('x509', () => rooms.authority.issuer().notAfter);
-  tell('jwt', () => rooms.authority.jwtKey().notAfter);
+  if (x509 !== undefined) terms.x509 = { lifeMs, notAfter: x509 };
+  if (jwt !== undefined) terms.jwt = { lifeMs, notAfter: jwt };
   const roots = rooms.trust.own().x509Authorities.map(certificateEnd);
   const last = roots.sort((a, b) => b.notAfter - a.notAfter)[0];
   if (last !== undefined) terms.root = last;

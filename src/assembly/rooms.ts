@@ -1,9 +1,7 @@
 import { Attestation } from '../attestation/attestor.ts';
 import type { Caller } from '../attestation/caller.ts';
 import { UnixAttestor } from '../attestation/unix.ts';
-import { NodeJwtSigner } from '../authority/jwt-signer.ts';
 import { newKeyPair } from '../authority/keys.ts';
-import { NodeX509Signer } from '../authority/x509-signer.ts';
 import type { Clock } from '../clock.ts';
 import type { Config } from '../config/config.ts';
 import type { AttestationOutcome, EventBus } from '../events.ts';
@@ -52,9 +50,9 @@ const REPLACED_WITHIN_MS = 30_000;
  */
 export async function openRooms(config: Config, kubernetes: KubernetesRooms | undefined, tools: RoomTools): Promise<Rooms> {
   const { clock, random, kernel, events } = tools;
-  const { trustDomain, x509: x509Config, jwt: jwtConfig, limits } = config;
+  const { x509: x509Config, jwt: jwtConfig, limits } = config;
   const authority = await openAuthority(config, tools);
-  const trust = new TrustStore(authority, events);
+  const trust = new TrustStore(authority.bundle, events);
   const unix = new UnixAttestor({ path: config.attestation.unix.path, clock });
   const registry = kubernetes?.registry ?? new EntryRegistry(config.entries, config, clock, events);
   const attestation = new Attestation(kubernetes === undefined ? [unix] : [unix, kubernetes.attestor], kernel);
@@ -62,11 +60,10 @@ export async function openRooms(config: Config, kubernetes: KubernetesRooms | un
     ...(kubernetes === undefined ? {} : { timeoutMs: attestationTimeoutOf(config) }),
     onAttested: (caller, selectors, durationMs) => events.publish('attested', { ...whoOf(caller), outcome: outcomeOf(selectors), durationMs }),
   });
-  const signer = new NodeX509Signer(authority, trustDomain, clock, random);
-  const x509 = new X509Identities({ ...x509Config, capacity: limits.identities }, { signer, newKeyPair, clock, random, events });
+  const x509 = new X509Identities({ ...x509Config, capacity: limits.identities }, { signer: authority.x509, newKeyPair, clock, random, events });
   const jwt = new JwtIdentities(
     { ttlMs: jwtConfig.ttlMs, perIdentity: limits.jwtPerIdentity, identities: limits.identities },
-    { signer: new NodeJwtSigner(authority, trustDomain, jwtConfig.issuer, clock), clock, random, events },
+    { signer: authority.jwt, clock, random, events },
   );
   const stopReplacing = authority.onIssuerChange?.(({ isReplaced }) => {
     if (isReplaced) x509.replaceAll(Math.min(x509Config.ttlMs * REPLACED_WITHIN, REPLACED_WITHIN_MS));
