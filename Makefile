@@ -6,7 +6,7 @@ CONFIG ?= deploy/examples/signet.yaml
 SOURCES := $(shell find src proto -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build check test test-one interop bench e2e demo run clean
+.PHONY: help install build check test test-one interop bench e2e status-load demo run clean
 
 help: ## show this list
 	@echo "Signet, a SPIFFE workload identity agent. Targets:"
@@ -48,6 +48,9 @@ bench: build ## measure; BENCH_PEER=spire measures SPIRE beside it, QUICK=1 take
 
 e2e: build ## run the agent in a real Kubernetes: KUBECONFIG, or the harness beside the checkout; some 20 minutes
 	@$(NODE) test/e2e/e2e.ts $(STEPS)
+
+status-load: node_modules/.installed ## simulate 200 agents' rule status at a real API server (SIGNET_TEST_KUBECONFIG); some 17 minutes
+	@$(NODE) test/registration/status/simulate.ts $(AGENTS)
 
 demo: build ## show the agent at work: identities, a rotation, a clean end
 	@sh deploy/examples/demo.sh

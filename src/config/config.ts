@@ -59,15 +59,35 @@ export interface JwtConfig {
   readonly ttlMs: number;
   /** The `iss` claim: an https URL without query and fragment (RFC 8414 §2). Default: no such claim. */
   readonly issuer: string | undefined;
+  /** `node`: a key of this node. `transit`: a key in Vault that never leaves it; needs `authority.vault`. Default `node`. */
+  readonly signer: 'node' | 'transit';
+  /** Vault's transit engine; undefined unless `signer: transit`. */
+  readonly transit: TransitConfig | undefined;
+  /**
+   * On a cluster: how long a key of this node is public before a first token is signed with it; 0s to 1m. Default 2s, within which the
+   * other nodes hear of it.
+   */
+  readonly propagationMs: number;
+}
+
+export interface TransitConfig {
+  /** Default `transit`. */
+  readonly mount: string;
+  readonly key: string;
 }
 
 /** Who signs. */
 export interface AuthorityConfig {
   /**
-   * `embedded`: an own root, kept in `dataDir`. `files`: a node CA under a CA whose certificate and key are in files. With
-   * `attestation.kubernetes` the default is refused unless `singleNode`.
+   * `embedded`: an own root, kept in `dataDir`. `files`: a node CA under a CA whose certificate and key are in files. `vault`: under,
+   * or by, one of Vault's. With `attestation.kubernetes` the default is refused unless `singleNode`.
    */
-  readonly type: 'embedded' | 'files';
+  readonly type: 'embedded' | 'files' | 'vault';
+  /**
+   * `intermediate`: the CA above signs a CA of this node, which rides out an outage. `per-svid`: it signs each leaf, and no signing
+   * key is on the node; for `vault` only. Default `intermediate`.
+   */
+  readonly tier: 'intermediate' | 'per-svid';
   /**
    * Lifetime of the signing certificate (the root of `embedded`, the node CA of `files`); 1m to 87600h, and at least twice the
    * `x509.ttl` and every entry's `x509Ttl`, so that an SVID signed in its first half never outlives it. Default 24h.
@@ -80,8 +100,56 @@ export interface AuthorityConfig {
    * stacks refuse every chain with such a constraint.
    */
   readonly nameConstraint: 'none' | 'uri';
+  /** Take a node CA whose certificate says neither that it signs no further CAs nor, where asked for, its names. Default false. */
+  readonly acceptUnconstrainedCA: boolean;
   /** Set exactly for `type: files`. */
   readonly files: FilesConfig | undefined;
+  /** Set for `type: vault`, and where `jwt.signer` is `transit`. */
+  readonly vault: VaultConfig | undefined;
+}
+
+/** A Vault or OpenBao server. */
+export interface VaultConfig {
+  /** An https URL without path; http on the loopback only. */
+  readonly address: string;
+  /** Default '': none. */
+  readonly namespace: string;
+  /** Roots of its certificate: absolute. Default: those of Node.js. */
+  readonly caFile: string | undefined;
+  /** The name in its certificate. Default: that of the address. */
+  readonly serverName: string | undefined;
+  readonly auth: VaultAuthConfig;
+  readonly pki: VaultPkiConfig;
+}
+
+/** How the agent logs in. Files are read again each time. */
+export interface VaultAuthConfig {
+  readonly method: 'kubernetes' | 'jwt' | 'approle' | 'cert' | 'token';
+  /** Where the method is mounted. Default: its name. */
+  readonly mount: string;
+  /** `kubernetes`, `jwt`, `cert`: the role. */
+  readonly role: string | undefined;
+  /** `kubernetes`, `jwt`: the token to log in with. Default: the service account's. */
+  readonly jwtFile: string;
+  /** `approle` */
+  readonly roleIdFile: string | undefined;
+  readonly secretIdFile: string | undefined;
+  /** `cert` */
+  readonly certificate: string | undefined;
+  readonly key: string | undefined;
+  /** `token` */
+  readonly tokenFile: string | undefined;
+}
+
+export interface VaultPkiConfig {
+  /** Default `pki`. */
+  readonly mount: string;
+  /** The issuer that signs, by ID or name. Default `default`. */
+  readonly issuer: string;
+  /** `per-svid`: the role that leaves are signed by. */
+  readonly role: string | undefined;
+  /** Files with further trust anchors. Default: none. */
+  readonly roots: readonly string[];
 }
 
 /** A CA in PEM files. They are read again when they change. */
@@ -242,8 +310,17 @@ export const CONFIG_DEFAULTS: Omit<Config, 'trustDomain'> = deepFreeze({
   onSuperseded: 'exit',
   kubernetes: { nodeName: undefined, kubeconfig: undefined, source: 'api', kubelet: undefined },
   x509: { ttlMs: HOUR, keyType: 'ec-p256' },
-  jwt: { ttlMs: 5 * MINUTE, issuer: undefined },
-  authority: { type: 'embedded', ttlMs: 24 * HOUR, singleNode: false, nameConstraint: 'none', files: undefined },
+  jwt: { ttlMs: 5 * MINUTE, issuer: undefined, signer: 'node', transit: undefined, propagationMs: 2 * SECOND },
+  authority: {
+    type: 'embedded',
+    tier: 'intermediate',
+    ttlMs: 24 * HOUR,
+    singleNode: false,
+    nameConstraint: 'none',
+    acceptUnconstrainedCA: false,
+    files: undefined,
+    vault: undefined,
+  },
   attestation: { unix: { path: false }, kubernetes: { enabled: false, cgroupRoot: undefined, podTimeoutMs: 5 * SECOND } },
   registration: {
     defaultRule: { enabled: true, template: '/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}', namespaces: [] },
@@ -294,6 +371,7 @@ export const TTL_RANGES = {
   authority: { min: MINUTE, max: 87_600 * HOUR },
   withdrawalDelay: { min: 0, max: HOUR },
   pod: { min: 100, max: MINUTE },
+  propagation: { min: 0, max: MINUTE },
 } as const satisfies Record<string, Range>;
 
 /** The reasons are at the fields of `Limits`. */

@@ -11,6 +11,7 @@ import { formatPath, show, type Problem, type Step } from './problems.ts';
 export interface Draft {
   readonly trustDomain?: TrustDomain | undefined;
   readonly x509?: { readonly ttl?: number | undefined } | undefined;
+  readonly jwt?: { readonly signer?: string | undefined; readonly transit?: object | undefined } | undefined;
   readonly clusterName?: string | undefined;
   readonly kubernetes?: { readonly nodeName?: string | undefined } | undefined;
   readonly authority?: DraftAuthority | undefined;
@@ -20,9 +21,16 @@ export interface Draft {
 
 interface DraftAuthority {
   readonly type?: string | undefined;
+  readonly tier?: string | undefined;
+  readonly vault?: DraftVault | undefined;
   readonly ttl?: number | undefined;
   readonly singleNode?: boolean | undefined;
   readonly files?: object | undefined;
+}
+
+interface DraftVault {
+  readonly auth?: (Readonly<Record<string, string | undefined>> & { readonly method?: string | undefined }) | undefined;
+  readonly pki?: { readonly role?: string | undefined } | undefined;
 }
 
 interface DraftAttestation {
@@ -47,6 +55,7 @@ export function brokenRules(draft: Draft, written: unknown): Problem[] {
   return [
     ...authorityRule(draft, written),
     ...filesRule(draft, written),
+    ...vaultRules(draft, written),
     ...kubernetesRules(draft, written),
     ...entries.flatMap((entry, index) => (entry === undefined ? [] : entryRules(entry, ['entries', index], draft, written))),
     ...overlapRules(entries, written),
@@ -75,6 +84,36 @@ function* filesRule({ authority }: Draft, written: unknown): Iterable<Problem> {
   }
 }
 
+/** What each way to log in to Vault needs. */
+const VAULT_AUTH: Readonly<Record<string, readonly string[]>> = {
+  kubernetes: ['role'],
+  jwt: ['role'],
+  approle: ['roleIdFile', 'secretIdFile'],
+  cert: ['certificate', 'key'],
+  token: ['tokenFile'],
+};
+
+function* vaultRules({ authority, jwt }: Draft, written: unknown): Iterable<Problem> {
+  const at = (path: readonly Step[], allowed: string): Problem => ({ path: formatPath(path), found: show(valueAt(written, path)), allowed });
+  const isThere = (...path: Step[]): boolean => valueAt(written, path) !== undefined;
+  const isWanted = authority?.type === 'vault' || jwt?.signer === 'transit';
+  if (isWanted && !isThere('authority', 'vault')) yield at(['authority', 'vault'], 'the Vault server: address and auth');
+  if (authority?.type !== undefined && jwt?.signer !== undefined && !isWanted && isThere('authority', 'vault')) {
+    yield at(['authority', 'vault'], 'nothing, unless authority.type is vault or jwt.signer is transit');
+  }
+  if (jwt?.signer === 'transit' && !isThere('jwt', 'transit')) yield at(['jwt', 'transit'], 'the key: mount and key (with jwt.signer: transit)');
+  if (jwt?.signer === 'node' && isThere('jwt', 'transit')) yield at(['jwt', 'transit'], 'nothing, unless jwt.signer is transit');
+  const { auth, pki } = authority?.vault ?? {};
+  for (const name of VAULT_AUTH[auth?.method ?? ''] ?? []) {
+    if (!isThere('authority', 'vault', 'auth', name)) yield at(['authority', 'vault', 'auth', name], `a value (with auth.method: ${auth?.method})`);
+  }
+  if (authority?.tier !== 'per-svid') return;
+  if (authority.type !== undefined && authority.type !== 'vault') yield at(['authority', 'tier'], 'intermediate, unless authority.type is vault');
+  if (authority.type === 'vault' && pki !== undefined && !isThere('authority', 'vault', 'pki', 'role')) {
+    yield at(['authority', 'vault', 'pki', 'role'], 'the role that leaves are signed by (with authority.tier: per-svid)');
+  }
+}
+
 /** What a node of a cluster has to be told, and what it must not be. */
 function* kubernetesRules({ attestation, authority, clusterName, kubernetes, entries }: Draft, written: unknown): Iterable<Problem> {
   const enabled = attestation?.kubernetes?.enabled;
@@ -86,7 +125,7 @@ function* kubernetesRules({ attestation, authority, clusterName, kubernetes, ent
     }
     if (authority?.type === 'embedded' && authority.singleNode === false) {
       const why = 'as many roots as nodes would share one trust domain; a cluster of one node says authority.singleNode: true';
-      yield report(['authority', 'type'], `files, with attestation.kubernetes: ${why}`);
+      yield report(['authority', 'type'], `files or vault, with attestation.kubernetes: ${why}`);
     }
   }
   if (enabled !== false) return;

@@ -8,8 +8,10 @@ import {
   type AttestationConfig,
   type AuthorityConfig,
   type Config,
+  type JwtConfig,
   type KubernetesConfig,
   type Limits,
+  type VaultConfig,
 } from './config.ts';
 import { formatDuration } from './duration.ts';
 import {
@@ -28,6 +30,10 @@ import {
   readSocketPath,
   readTemplate,
   readTrustDomain,
+  readVaultAddress,
+  readVaultName,
+  readVaultNamespace,
+  readVaultPath,
   readWorkloadId,
 } from './texts.ts';
 import { choice, duration, flag, leaf, list, mapping, required, requiredMapping, whole, type Output } from './values.ts';
@@ -63,6 +69,32 @@ const ENTRY_SCHEMA = requiredMapping({
   priority: optional(whole(PRIORITIES), 0),
 });
 
+const VAULT_SCHEMA = requiredMapping({
+  address: required(leaf(readVaultAddress)),
+  namespace: optional(leaf(readVaultNamespace), ''),
+  caFile: optional(leaf(readFile)),
+  serverName: optional(leaf(readDnsName)),
+  auth: required(
+    requiredMapping({
+      method: required(choice(['kubernetes', 'jwt', 'approle', 'cert', 'token'])),
+      mount: optional(leaf(readVaultPath)),
+      role: optional(leaf(readVaultName)),
+      jwtFile: optional(leaf(readFile), '/var/run/secrets/kubernetes.io/serviceaccount/token'),
+      roleIdFile: optional(leaf(readFile)),
+      secretIdFile: optional(leaf(readFile)),
+      certificate: optional(leaf(readFile)),
+      key: optional(leaf(readFile)),
+      tokenFile: optional(leaf(readFile)),
+    }),
+  ),
+  pki: mapping({
+    mount: optional(leaf(readVaultPath), 'pki'),
+    issuer: optional(leaf(readVaultName), 'default'),
+    role: optional(leaf(readVaultName)),
+    roots: list(leaf(readFile), 'files'),
+  }),
+});
+
 /** The keys of the file, the form of each value, and what holds where it is left out. Rules over several values: `rules.ts`. */
 export const CONFIG_SCHEMA = requiredMapping({
   trustDomain: required(leaf(readTrustDomain)),
@@ -92,12 +124,18 @@ export const CONFIG_SCHEMA = requiredMapping({
   jwt: mapping({
     ttl: optional(duration(TTL_RANGES.jwt), formatDuration(jwt.ttlMs)),
     issuer: optional(leaf(readIssuer)),
+    signer: optional(choice(['node', 'transit']), jwt.signer),
+    transit: optional(requiredMapping({ mount: optional(leaf(readVaultPath), 'transit'), key: required(leaf(readVaultName)) })),
+    propagation: optional(duration(TTL_RANGES.propagation), formatDuration(jwt.propagationMs)),
   }),
   authority: mapping({
-    type: optional(choice(['embedded', 'files']), authority.type),
+    type: optional(choice(['embedded', 'files', 'vault']), authority.type),
+    tier: optional(choice(['intermediate', 'per-svid']), authority.tier),
     ttl: optional(duration(TTL_RANGES.authority), formatDuration(authority.ttlMs)),
     singleNode: optional(flag, authority.singleNode),
     nameConstraint: optional(choice(['none', 'uri']), authority.nameConstraint),
+    acceptUnconstrainedCA: optional(flag, authority.acceptUnconstrainedCA),
+    vault: optional(VAULT_SCHEMA),
     files: optional(
       requiredMapping({
         certificate: required(leaf(readFile)),
@@ -173,7 +211,7 @@ export function toConfig(file: ConfigFile): Config {
     onSuperseded: file.onSuperseded,
     kubernetes: toKubernetes(file.kubernetes),
     x509: { ttlMs: file.x509.ttl, keyType: file.x509.keyType },
-    jwt: { ttlMs: file.jwt.ttl, issuer: file.jwt.issuer },
+    jwt: toJwt(file.jwt),
     authority: toAuthority(file.authority),
     attestation: toAttestation(file.attestation),
     registration: file.registration,
@@ -198,8 +236,23 @@ function toKubernetes({ nodeName, kubeconfig, source, kubelet }: ConfigFile['kub
   return { nodeName, kubeconfig, source, kubelet: named };
 }
 
-function toAuthority({ type, ttl, singleNode, nameConstraint, files }: ConfigFile['authority']): AuthorityConfig {
-  return { type, ttlMs: ttl, singleNode, nameConstraint, files };
+function toJwt({ ttl, issuer, signer, transit, propagation }: ConfigFile['jwt']): JwtConfig {
+  return { ttlMs: ttl, issuer, signer, transit, propagationMs: propagation };
+}
+
+function toAuthority({ ttl, vault, ...rest }: ConfigFile['authority']): AuthorityConfig {
+  return { ...rest, ttlMs: ttl, files: rest.files, vault: vault && toVault(vault) };
+}
+
+function toVault({ caFile, serverName, auth, pki, ...rest }: NonNullable<ConfigFile['authority']['vault']>): VaultConfig {
+  const { method, mount = method, role, jwtFile, roleIdFile, secretIdFile, certificate, key, tokenFile } = auth;
+  return {
+    ...rest,
+    caFile,
+    serverName,
+    auth: { method, mount, role, jwtFile, roleIdFile, secretIdFile, certificate, key, tokenFile },
+    pki: { mount: pki.mount, issuer: pki.issuer, role: pki.role, roots: pki.roots },
+  };
 }
 
 function toAttestation({ unix, kubernetes: { enabled, cgroupRoot, podTimeout } }: ConfigFile['attestation']): AttestationConfig {

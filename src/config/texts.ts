@@ -113,6 +113,38 @@ export function readAddress(input: unknown): { readonly host: string; readonly p
   return { host, port };
 }
 
+/** Where a Vault server is. Tokens and keys go there, so that only the own machine may be asked in the clear. */
+export function readVaultAddress(input: unknown): string {
+  const what = 'an https URL such as https://vault.example.org:8200 (http on 127.0.0.1, ::1 and localhost only)';
+  const text = textOf(input, what);
+  if (!/^https?:\/\/[^\s/\\@?#]+\/?$/.test(text) || !URL.canParse(text)) throw new Refused(what);
+  const { protocol, hostname } = new URL(text);
+  if (protocol === 'http:' && !['127.0.0.1', '[::1]', 'localhost'].includes(hostname)) throw new Refused(what);
+  return text.replace(/\/$/, '');
+}
+
+/** A mount point: one or more segments. */
+export function readVaultPath(input: unknown): string {
+  return vaultName(input, /^[a-zA-Z0-9._-]+(?:\/[a-zA-Z0-9._-]+)*$/, 'a mount point such as pki or team-a/pki');
+}
+
+/** The name of a role, an issuer or a key. */
+export function readVaultName(input: unknown): string {
+  return vaultName(input, /^[a-zA-Z0-9._-]+$/, 'a name of letters, digits, dots, dashes and underscores');
+}
+
+/** The namespace of an Enterprise server; '' for none. */
+export function readVaultNamespace(input: unknown): string {
+  return input === '' ? '' : vaultName(input, /^[a-zA-Z0-9._-]+(?:\/[a-zA-Z0-9._-]+)*\/?$/, 'a namespace such as team-a or team-a/prod');
+}
+
+function vaultName(input: unknown, form: RegExp, what: string): string {
+  const text = textOf(input, what);
+  // A dot segment would lead to another path of the API.
+  if (text.length > 512 || !form.test(text) || text.split('/').some((name) => /^\.{1,2}$/.test(name))) throw new Refused(what);
+  return text;
+}
+
 /** The template of the default rule. */
 export function readTemplate(input: unknown): string {
   const template = textOf(input, 'a template such as /ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}');

@@ -36,7 +36,7 @@ for (const tag of ['!env HOME', '!!js/function "x"', '!<tag:example.org,2026:x> 
 
 test('a merge key is an unknown key', (t) => {
   const found = problemsOf('trustDomain: example.org\nx509: &a { ttl: 1h }\njwt: { <<: *a }\n');
-  t.deepEqual(found, [{ path: 'jwt["<<"]', found: '"<<"', allowed: 'a key among ttl, issuer' }]);
+  t.deepEqual(found, [{ path: 'jwt["<<"]', found: '"<<"', allowed: 'a key among ttl, issuer, signer, transit, propagation' }]);
 });
 
 test('two documents in one file are refused', (t) => {
