@@ -11,7 +11,7 @@ SOURCES := $(shell find src proto -type f)
 help: ## show this list
 	@echo "Signet, a SPIFFE workload identity agent. Targets:"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "First steps: make demo"
 

@@ -18,7 +18,7 @@ import { testIf } from '../support/kernel-conditions.ts';
 import { TestListener, TestProcess, startPeer, supportFile, temporaryDirectory, until } from '../support/kernel-processes.ts';
 import { CONTAINER_ID, rawPod, running } from '../support/kubernetes-pods.ts';
 import { CID, OTHER_CID, OTHER_UID, OWN_UID, UID } from './cgroup-fixtures.ts';
-import { RealCgroups, hierarchies, needsCgroups, type Hierarchy } from './real-cgroups.ts';
+import { RealCgroups, hierarchies, needsCgroups, type Hierarchy } from '../support/real-cgroups.ts';
 
 const kernel = openKernel();
 const clock = new SystemClock();

@@ -104,7 +104,7 @@ export async function openNodeAuthority(t: ExecutionContext, clock: FakeClock, u
     const [issuer, intermediates] = [authority.issuer(), authority.intermediates()];
     const source: IssuerSource = { ready: () => Promise.resolve(), issuer: () => issuer, intermediates: () => intermediates };
     const signer = new NodeX509Signer(source, trustDomain, clock, systemRandom);
-    return signer.sign({ id, publicKey, ttlMs: 3_600_000, dnsNames: [] }, new AbortController().signal);
+    return signer.sign({ id, publicKey, ttlMs: 3_600_000, dnsNames: [], csr: () => Promise.reject(new Error('nobody asks for it')) }, new AbortController().signal);
   };
   return { authority, steps, failures, leaf };
 }

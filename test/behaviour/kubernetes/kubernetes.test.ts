@@ -14,7 +14,7 @@ import { rawPod, running } from '../../support/kubernetes-pods.ts';
 import { TestProcess, until } from '../../support/kernel-processes.ts';
 import { testIf } from '../../support/kernel-conditions.ts';
 import { CID, OTHER_CID, OTHER_UID, UID } from '../../attestation/cgroup-fixtures.ts';
-import { RealCgroups, needsCgroups } from '../../attestation/real-cgroups.ts';
+import { RealCgroups, needsCgroups } from '../../support/real-cgroups.ts';
 
 const PODS = '/api/v1/pods';
 const RULES = '/apis/spire.spiffe.io/v1alpha1/clusterspiffeids';

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
-import { until } from '../support/kernel-processes.ts';
+import { until } from './kernel-processes.ts';
 
 /** One mounted hierarchy. */
 export interface Hierarchy {
