@@ -34,6 +34,7 @@ export interface Config {
   readonly authority: AuthorityConfig;
   readonly attestation: AttestationConfig;
   readonly registration: RegistrationConfig;
+  readonly trust: TrustConfig;
   /** Which callers own which identity. Default: none, so that every caller is told that it has no identity. */
   readonly entries: readonly Entry[];
   readonly limits: Limits;
@@ -226,6 +227,16 @@ export interface RegistrationConfig {
   readonly status: boolean;
 }
 
+/** Where the trust bundle is told beside the Workload API. Needs `attestation.kubernetes`; one agent of the cluster writes. */
+export interface TrustConfig {
+  readonly publish: {
+    /** Undefined: none. */
+    readonly configMap: { readonly namespace: string | undefined; readonly name: string } | undefined;
+    /** A ClusterTrustBundle, where the cluster has them. Default false. */
+    readonly clusterTrustBundle: boolean;
+  };
+}
+
 /** What monitoring reads. */
 export interface TelemetryConfig {
   /** Where `/metrics`, `/live` and `/ready` are served over HTTP: `127.0.0.1:9464`, `[::]:9464`. Default: nowhere. */
@@ -330,6 +341,7 @@ export const CONFIG_DEFAULTS: Omit<Config, 'trustDomain'> = deepFreeze({
     watchClassless: true,
     status: true,
   },
+  trust: { publish: { configMap: undefined, clusterTrustBundle: false } },
   entries: [],
   limits: {
     connections: 8_192,

@@ -129,6 +129,9 @@ function* kubernetesRules({ attestation, authority, clusterName, kubernetes, ent
     }
   }
   if (enabled !== false) return;
+  if (valueAt(written, ['trust', 'publish', 'configMap']) !== undefined || valueAt(written, ['trust', 'publish', 'clusterTrustBundle']) === true) {
+    yield report(['trust', 'publish'], 'nothing, unless attestation.kubernetes.enabled is true');
+  }
   for (const [index, entry] of (entries ?? []).entries()) {
     for (const [at, selector] of (entry?.selectors ?? []).entries()) {
       if (selector?.startsWith('k8s:') !== true) continue;

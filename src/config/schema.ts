@@ -11,6 +11,7 @@ import {
   type JwtConfig,
   type KubernetesConfig,
   type Limits,
+  type TrustConfig,
   type VaultConfig,
 } from './config.ts';
 import { formatDuration } from './duration.ts';
@@ -164,6 +165,12 @@ export const CONFIG_SCHEMA = requiredMapping({
     watchClassless: optional(flag, registration.watchClassless),
     status: optional(flag, registration.status),
   }),
+  trust: mapping({
+    publish: mapping({
+      configMap: optional(requiredMapping({ namespace: optional(leaf(readKubernetesName)), name: optional(leaf(readKubernetesName), 'signet-bundle') })),
+      clusterTrustBundle: optional(flag, CONFIG_DEFAULTS.trust.publish.clusterTrustBundle),
+    }),
+  }),
   entries: list(ENTRY_SCHEMA, 'entries'),
   limits: mapping({
     connections: count('connections'),
@@ -215,6 +222,7 @@ export function toConfig(file: ConfigFile): Config {
     authority: toAuthority(file.authority),
     attestation: toAttestation(file.attestation),
     registration: file.registration,
+    trust: toTrust(file.trust),
     entries: file.entries.map(({ x509Ttl, jwtTtl, ...entry }) => ({ ...entry, x509TtlMs: x509Ttl, jwtTtlMs: jwtTtl })),
     limits: {
       ...counts,
@@ -253,6 +261,10 @@ function toVault({ caFile, serverName, auth, pki, ...rest }: NonNullable<ConfigF
     auth: { method, mount, role, jwtFile, roleIdFile, secretIdFile, certificate, key, tokenFile },
     pki: { mount: pki.mount, issuer: pki.issuer, role: pki.role, roots: pki.roots },
   };
+}
+
+function toTrust({ publish: { configMap, clusterTrustBundle } }: ConfigFile['trust']): TrustConfig {
+  return { publish: { configMap: configMap && { namespace: configMap.namespace, name: configMap.name }, clusterTrustBundle } };
 }
 
 function toAttestation({ unix, kubernetes: { enabled, cgroupRoot, podTimeout } }: ConfigFile['attestation']): AttestationConfig {

@@ -117,3 +117,15 @@ refuses(
   '"web"',
   'a template that begins with "/" (a path) or "spiffe://" (a whole ID)',
 );
+
+refuses(
+  'a bundle is published from a cluster only',
+  `${BASE}trust: { publish: { clusterTrustBundle: true } }`,
+  'trust.publish',
+  '{"clusterTrustBundle":true}',
+  'nothing, unless attestation.kubernetes.enabled is true',
+);
+test('a bundle is published under a name of its own, in the namespace of the agent', (t) => {
+  const { trust } = parseConfig(`${NODE}${FILES}trust: { publish: { configMap: {} } }\n`, 'signet.yaml', {});
+  t.deepEqual(trust.publish, { configMap: { namespace: undefined, name: 'signet-bundle' }, clusterTrustBundle: false });
+});

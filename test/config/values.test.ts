@@ -223,7 +223,7 @@ refuses(
   'socketpath: /run/x',
   'socketpath',
   '"socketpath"',
-  'a key among trustDomain, socketPath, dataDir, privateDir, clusterName, clusterDomain, onSuperseded, kubernetes, x509, jwt, authority, attestation, registration, entries, limits, withdrawalDelay, log, telemetry, audit, admin',
+  'a key among trustDomain, socketPath, dataDir, privateDir, clusterName, clusterDomain, onSuperseded, kubernetes, x509, jwt, authority, attestation, registration, trust, entries, limits, withdrawalDelay, log, telemetry, audit, admin',
   'did you mean "socketPath"?',
 );
 refuses(
