@@ -7,8 +7,12 @@ import type { ListPods } from './pod-lookup.ts';
 import type { Pod } from './pod.ts';
 import type { ChangeListener, Stored } from './store.ts';
 
-/** The kubelet has no watch. A pod that is asked for and not known is looked up at once, so this is only for what changes. */
+/** The kubelet has no watch. While somebody waits for a pod it is asked at once and soon again; this is for what changes else. */
 const INTERVAL_MS = 10_000;
+
+/** While somebody waits: doubled from the first to the last, and from the first again for whoever comes. */
+const FIRST_SEEK_MS = 50;
+const LAST_SEEK_MS = 800;
 
 /** The kubelet's list of pods as a source for the index. */
 export class KubeletPods implements PodSource {
@@ -25,6 +29,10 @@ export class KubeletPods implements PodSource {
   #alarm: Alarm | undefined;
   #asking: Promise<void> | undefined;
   #isEmptyAgain = false;
+  #seekers = 0;
+  #seekMs = FIRST_SEEK_MS;
+  /** Somebody came after the list under way was asked for: it may be too old for them. */
+  #isAskedAgain = false;
 
   constructor(list: ListPods, tools: { clock: Clock; random: Random; log: Log }, seed: Iterable<readonly [string, Stored<Pod>]> = []) {
     this.#list = list;
@@ -68,6 +76,18 @@ export class KubeletPods implements PodSource {
     if (this.#failure !== undefined) void this.#ask();
   }
 
+  seek(): () => void {
+    this.#seekers += 1;
+    this.#seekMs = FIRST_SEEK_MS;
+    if (this.#asking === undefined) void this.#ask();
+    else this.#isAskedAgain = true;
+    let isSeeking = true;
+    return () => {
+      if (isSeeking) this.#seekers -= 1;
+      isSeeking = false;
+    };
+  }
+
   async close(): Promise<void> {
     this.#stop.abort(new Error('the kubelet is not asked any more'));
     this.#alarm?.cancel();
@@ -77,11 +97,24 @@ export class KubeletPods implements PodSource {
   #ask(): Promise<void> {
     this.#asking ??= this.#once().finally(() => {
       this.#asking = undefined;
-      if (this.#stop.signal.aborted) return;
-      this.#alarm?.cancel();
-      this.#alarm = this.#clock.after(INTERVAL_MS * (0.75 + 0.5 * this.#random.fraction()), () => void this.#ask());
+      if (!this.#stop.signal.aborted) this.#plan();
     });
     return this.#asking;
+  }
+
+  #plan(): void {
+    this.#alarm?.cancel();
+    this.#alarm = this.#clock.after(this.#nextMs(), () => void this.#ask());
+  }
+
+  #nextMs(): number {
+    const isAskedAgain = this.#isAskedAgain;
+    this.#isAskedAgain = false;
+    if (isAskedAgain) return 0;
+    if (this.#seekers === 0) return INTERVAL_MS * (0.75 + 0.5 * this.#random.fraction());
+    const soon = this.#seekMs;
+    this.#seekMs = Math.min(this.#seekMs * 2, LAST_SEEK_MS);
+    return soon;
   }
 
   async #once(): Promise<void> {

@@ -12,6 +12,8 @@ export interface PodSource {
   items(): Iterable<Pod>;
   onChange(listener: ChangeListener<Pod>): () => void;
   nudge(): void;
+  /** Somebody waits for a pod: a source that is not told of changes looks now, and again soon. Returns the way to stop. */
+  seek?(): () => void;
 }
 
 export interface PodIndexOptions {
@@ -211,7 +213,9 @@ export class PodIndex {
   /** The pod as soon as the source has told enough of it, or undefined after `timeoutMs`. */
   #told(uid: string, isEnough: Waiter['isEnough'], timeoutMs: number, signal: AbortSignal): Promise<Pod | undefined> {
     return new Promise((resolve, reject) => {
+      const stopSeeking = this.#options.source.seek?.();
       const end = (): void => {
+        stopSeeking?.();
         alarm.cancel();
         signal.removeEventListener('abort', abort);
         this.#forget(uid, waiter);

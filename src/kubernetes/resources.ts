@@ -30,6 +30,7 @@ export const CLUSTER_FEDERATED_TRUST_DOMAINS: Resource = {
 };
 
 export const NODE_REPORTS: Resource = { name: 'nodereports', path: '/apis/signet.dev/v1alpha1/nodereports' };
+export const NODE_KEY_SETS: Resource = { name: 'nodekeysets', path: '/apis/signet.dev/v1alpha1/nodekeysets', optional: true };
 export const LEASES: Resource = { name: 'leases', path: '/apis/coordination.k8s.io/v1/leases' };
 export const EVENTS: Resource = { name: 'events', path: '/apis/events.k8s.io/v1/events' };
 
