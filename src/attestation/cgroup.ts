@@ -56,7 +56,7 @@ export function cgroupRootAt(path: string): CgroupRoot {
  * On cgroup v1 every hierarchy has a line. All those that the kubelet uses must name the same pod and container. The others
  * (`name=…`, net_cls, the `0::` of a hybrid machine, …) are not always managed by the runtime: they may name that same container,
  * or lie outside the kubelet's root. Nobody gains by moving in one of them: without a pod in the others there is no pod, and
- * without a host path in all of them there is no `outside`.
+ * without a host path in all of them there is no `outside`. Nor is there one of `/` alone on v1: see `isShownNowhere`.
  */
 export function placementOf(text: string, root: CgroupRoot): Placement {
   const lines = parseLines(text);
@@ -65,7 +65,8 @@ export function placementOf(text: string, root: CgroupRoot): Placement {
   const [pod] = findings.flatMap(({ finding }) => (finding.kind === 'pod' ? [finding] : []));
   if (pod === undefined) {
     const doubts = findings.flatMap(({ finding }) => ('why' in finding ? [finding.why] : []));
-    return doubts[0] === undefined ? { kind: 'outside' } : unclear(doubts[0]);
+    if (doubts[0] !== undefined) return unclear(doubts[0]);
+    return isShownNowhere(lines) ? unclear('it is at "/" in every hierarchy of cgroup v1, where a process is shown too whose main thread has ended') : { kind: 'outside' };
   }
   const isDecisive = decisiveAmong(lines);
   if (!lines.some(isDecisive)) return unclear('it is in a pod only in hierarchies that the kubelet does not use');
@@ -77,6 +78,15 @@ export function placementOf(text: string, root: CgroupRoot): Placement {
     return unclear(`it is in pod ${pod.podUid} in some hierarchies, but not in "${line.controllers}": ${quote(line.path)}`);
   }
   return pod;
+}
+
+/**
+ * A process whose main thread has ended is shown at `/` (in a private namespace: at `/..`) in every hierarchy of cgroup v1, in one
+ * reading, wherever its other threads are. What it is in v2 says nothing of that: not every runtime manages both.
+ */
+function isShownNowhere(lines: readonly Line[]): boolean {
+  const ofV1 = lines.filter(({ controllers }) => controllers !== '');
+  return ofV1.length > 0 && ofV1.every(({ path }) => splitCgroupPath(path)?.segments.length === 0);
 }
 
 function parseLines(text: string): Line[] | undefined {

@@ -34,6 +34,9 @@ export interface ProcessDescription {
 
 const POD_TIMEOUT_MS = 5_000;
 
+/** Whose share callers use whose place is not clear. */
+const UNKNOWN_OWNER = 'unknown';
+
 type InPod = Extract<Placement, { kind: 'pod' }>;
 
 /** Selectors from the pod in which the caller runs; none for a caller that is known to be outside any container. */
@@ -101,13 +104,17 @@ export class KubernetesAttestor implements Attestor {
     this.#attested.forget(caller);
   }
 
-  /** `pod:<uid>` for a process that is in a pod, as its cgroup says now; undefined for any other. Never throws. */
+  /**
+   * `pod:<uid>` for a process that is in a pod, as its cgroup says now; undefined for one that is known to be outside any container.
+   * All others share one bucket: a container can have as many user IDs as it likes. Never throws.
+   */
   ownerOf(pid: number): string | undefined {
     try {
       const placement = placementOf(readProc(pid, 'cgroup', this.#procRoot), this.#root);
-      return placement.kind === 'pod' ? `pod:${placement.podUid}` : undefined;
+      if (placement.kind === 'outside') return undefined;
+      return placement.kind === 'pod' ? `pod:${placement.podUid}` : UNKNOWN_OWNER;
     } catch {
-      return undefined;
+      return UNKNOWN_OWNER;
     }
   }
 

@@ -12,9 +12,9 @@ export interface PlacedProcess {
 /**
  * Reads where the process `pid` runs, at once: /proc is memory-backed. Never through mounts, which a process can have of its own.
  *
- * On cgroup v1 a process whose main thread has ended while others go on is shown at `/`, as a process of the host would be. So
- * the state is read between two readings of the cgroup, before and after: a program that ends its main thread, executes another
- * and ends that one's main thread again would have to do each of these in the right one of four gaps of some microseconds.
+ * On cgroup v1 a process whose main thread has ended while others go on is shown at `/`, which `placementOf` takes for nobody's. The
+ * state is read too, between two readings of the cgroup, before and after, so that such a process is told what is wrong with it. It
+ * proves nothing: a program can end its main thread and execute another in time with the readings.
  *
  * @throws SignetError `caller_gone` when there is no such process, `caller_changed` when it is just being moved, `caller_unknown`
  * when its main thread has ended or /proc cannot be read.

@@ -51,6 +51,7 @@ const KIND = '/kubelet.slice/kubelet-kubepods.slice';
 const DOCKER = `/docker/${OTHER_CID}`;
 const NOT_A_CONTAINER = /no container of a known runtime/;
 const NOT_A_POD = /below the kubelet's cgroup root, but not that of a pod/;
+const SHOWN_NOWHERE = /at "\/" in every hierarchy of cgroup v1/;
 const NOT_THE_HOSTS = /neither below the kubelet's cgroup root \S+ nor known to be the host's own/;
 
 function row(name: string, root: string, text: string, expected: Expected): Fixture {
@@ -101,7 +102,7 @@ export const OTHERS: readonly Fixture[] = [
     '/runtime.slice/containerd.service', '/user.slice', '/user.slice/user-1000.slice/session-3.scope', '/user.slice/user-0.slice/user@0.service/init.scope',
     '/user.slice/user-1000.slice/user@1000.service/app.slice/app-gnome-terminal-42.scope'].flatMap((path) => [
     row(`the host's ${path}, v2`, SLICE, v2(path), OUTSIDE),
-    row(`the host's ${path}, v1`, '/kubepods', v1(path, { '': path, misc: '/', memory: '/' }), OUTSIDE),
+    row(`the host's ${path}, v1`, '/kubepods', v1(path, { '': path, misc: '/', memory: '/' }), path === '/' ? unclear(SHOWN_NOWHERE) : OUTSIDE),
   ]),
   ...[`/docker/${CID}`, `/system.slice/docker-${CID}.scope`, `/machine.slice/libpod-${CID}.scope/container`, '/machine.slice/systemd-nspawn@debian.service/payload',
     '/lxc/web', '/lxc.payload.web/system.slice/sshd.service', `/garden/${UID}`, `/ecs/4a1f8c0b2d3e4f5061728394a5b6c7d8/${CID}`, `/ecstasks.slice/docker-${CID}.scope`,

@@ -41,7 +41,8 @@ test('on cgroup v1 each hierarchy has a depth of its own', (t) => {
   const text = `3:misc:/\n2:memory:/../../pod${UID}/${CID}\n1:cpu,cpuacct:/../../pod${UID}/${CID}\n`;
   t.deepEqual(placementOf(text, root), { kind: 'pod', podUid: UID, containerId: CID });
   t.is(placementOf(text.replace('misc:/', `misc:/../../pod${UID}/${CID}`), root).kind, 'pod', 'steps up in a line that counts for nothing');
-  t.is(placementOf('3:misc:/\n2:memory:/../../../..\n1:cpu,cpuacct:/../../../..\n', root).kind, 'outside');
+  t.is(placementOf('3:misc:/\n2:memory:/../../../../system.slice/a.service\n1:cpu,cpuacct:/../../../..\n', root).kind, 'outside');
+  t.is(placementOf('3:misc:/\n2:memory:/../../../..\n1:cpu,cpuacct:/../../../..\n', root).kind, 'unclear', 'as where the main thread has ended');
 });
 
 const PIECES = [

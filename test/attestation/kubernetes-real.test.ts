@@ -98,9 +98,16 @@ testIf(needsCgroups, 'a process in a pod is attested as that pod and container, 
   t.true(described.cgroup.some((line) => line.endsWith(scene.container)));
 });
 
-testIf(needsCgroups, 'a process at the root of all hierarchies, as a host has them, is outside', async (t) => {
+testIf(needsV1, 'a process at the root of all hierarchies is nobody\'s: a thread whose main thread has ended is shown there too', async (t) => {
   const scene = await setUp(t);
-  const { peer, caller } = await peerIn(t, scene, '/');
+  const { caller } = await peerIn(t, scene, '/');
+  t.is(caller.owner, 'unknown');
+  await refuses(t, scene, caller, 'caller_unknown', /it is at "\/" in every hierarchy of cgroup v1/);
+});
+
+testIf(needsCgroups, 'a service of the host is outside', async (t) => {
+  const scene = await setUp(t);
+  const { peer, caller } = await peerIn(t, scene, `/signet-test-${scene.cgroups.root.slice(-8)}.slice/signet-test.service`);
   t.is(caller.owner, 'uid:0');
   t.false((await attestationOf(scene).attest(caller, signal)).some((selector) => selector.startsWith('k8s:')));
   t.is(scene.attestor.describe(peer.pid).placement.kind, 'outside');
@@ -110,7 +117,7 @@ testIf(needsCgroups, 'a kubelet\'s whole tree in a delegated slice is no pod', a
   const scene = await setUp(t);
   const slice = `/signet-user-${scene.cgroups.root.slice(-8)}`;
   const { caller } = await peerIn(t, scene, `${slice}${scene.victim}`);
-  t.is(caller.owner, 'uid:0');
+  t.is(caller.owner, 'unknown');
   await refuses(t, scene, caller, 'caller_unknown', /neither below the kubelet's cgroup root/);
 });
 
@@ -235,7 +242,7 @@ testIf(needsCgroups, 'a process whose main thread has ended is refused while ano
 testIf(needsCgroupNamespace, 'an agent in a private cgroup namespace places its neighbours, with and without a configured root', async (t) => {
   const scene = await setUp(t);
   const { root } = scene.cgroups;
-  const others = { same: scene.container, guaranteed: `${root}/pod${OTHER_UID}/${OTHER_CID}`, nested: `${scene.container}/pod${OTHER_UID}/${OTHER_CID}`, outside: '/',
+  const others = { same: scene.container, guaranteed: `${root}/pod${OTHER_UID}/${OTHER_CID}`, nested: `${scene.container}/pod${OTHER_UID}/${OTHER_CID}`, outside: `/signet-host-${root.slice(-8)}.slice/a.service`,
     delegated: `/signet-user-${root.slice(-8)}/pod${OTHER_UID}/${OTHER_CID}`, odd: `${root}/burstable/x`, other: `${root}/besteffort/pod${UID}/${CID}` };
   const pids: string[] = [];
   for (const path of Object.values(others)) {

@@ -320,11 +320,12 @@ test('a mirror that is made again is the new one', async (t) => {
   t.true(attestor.current(caller)?.includes('k8s:pod-uid:m-2'));
 });
 
-test('whose share of the limits a process uses is its pod, or for all else not told', (t) => {
+test('whose share of the limits a process uses is its pod, its user\'s outside containers, and one for all else', (t) => {
   t.is(setUp(t, IN_POD).attestor.ownerOf(PID), `pod:${POD_UID}`);
   t.is(setUp(t, IN_STATIC_POD).attestor.ownerOf(PID), `pod:${HASH}`);
-  for (const text of [v2('/'), v2(`/docker/${CONTAINER_ID}`), '']) t.is(setUp(t, text).attestor.ownerOf(PID), undefined);
-  t.is(setUp(t, IN_POD).attestor.ownerOf(PID + 1), undefined);
+  t.is(setUp(t, v2('/')).attestor.ownerOf(PID), undefined);
+  for (const text of [v2(`/docker/${CONTAINER_ID}`), '2:memory:/\n1:name=systemd:/\n', '']) t.is(setUp(t, text).attestor.ownerOf(PID), 'unknown');
+  t.is(setUp(t, IN_POD).attestor.ownerOf(PID + 1), 'unknown');
 });
 
 test('a process can be described without a connection, whatever it is', (t) => {
