@@ -8,6 +8,7 @@ import { openRooms, type Rooms } from './assembly/rooms.ts';
 import { DataDir } from './authority/data-dir.ts';
 import { sleep, type Clock } from './clock.ts';
 import type { Config } from './config/config.ts';
+import { messageOf } from './errors.ts';
 import { EventBus } from './events.ts';
 import type { Kernel } from './kernel.ts';
 import type { Connection } from './listener/connection.ts';
@@ -106,6 +107,7 @@ export class Agent {
     const plan = planKubernetes(this.#config, this.#tools.env ?? {});
     if (plan !== undefined || this.#config.authority.files !== undefined) DataDir.open(this.#config.privateDir, this.#tools.kernel).close();
     this.#stateDir = DataDir.open(stateDirectoryOf(this.#config), this.#tools.kernel);
+    AdminServer.check(this.#config.admin.socketPath);
     await checkAuthority(this.#config, this.#roomTools);
     this.#stopping.signal.throwIfAborted();
     if (plan !== undefined) this.#kubernetes = new KubernetesRooms(this.#config, plan, this.#roomTools);
@@ -186,11 +188,17 @@ export class Agent {
     });
   }
 
+  /** Workloads do not depend on it, so that what comes up now is told, and no more. */
   async #openAdmin(rooms: Rooms): Promise<void> {
-    const { socketPath } = this.#config.admin;
-    const view = { ...this.#measured, rooms, readiness: this.readiness, version: ownVersion(), startedAt: this.#startedAt };
-    this.#admin = new AdminServer({ ...this.#tools, socketPath, source: adminSource(view) });
-    await this.#admin.open();
+    const { log } = this.#tools;
+    const view = { ...this.#measured, rooms, events: this.events, readiness: this.readiness, version: ownVersion(), startedAt: this.#startedAt };
+    try {
+      const admin = new AdminServer({ ...this.#tools, socketPath: this.#config.admin.socketPath, source: adminSource(view) });
+      await admin.open();
+      this.#admin = admin;
+    } catch (error) {
+      log.error({ event: 'admin.failed', path: this.#config.admin.socketPath, err: messageOf(error) }, "the operator's socket cannot be opened");
+    }
   }
 
   get #measured(): Measured {
@@ -236,10 +244,17 @@ export class Agent {
     this.#tools.log.info({ event: 'agent.stopped' }, 'the agent has stopped');
   }
 
-  /** Waits, bounded, until the last call has ended. */
+  /**
+   * Waits, bounded, until the last call has ended: of those too who have just connected and have not asked yet. Between its first bytes
+   * and its call a connection is neither opening nor a call, so it must be quiet twice.
+   */
   async #farewell(): Promise<void> {
     const end = this.#tools.clock.monotonic() + FAREWELL_MS;
-    while (this.#server.admission.open > 0 && this.#tools.clock.monotonic() < end) await sleep(this.#tools.clock, 20);
+    for (let quiet = 0; quiet < 2 && this.taken.connections > 0 && this.#tools.clock.monotonic() < end; ) {
+      const isBusy = this.#server.admission.open > 0 || this.#listener.limits.opening > 0;
+      quiet = isBusy ? 0 : quiet + 1;
+      await sleep(this.#tools.clock, 20);
+    }
   }
 }
 

@@ -59,6 +59,8 @@ export interface Events {
   /** A token was asked for. `hit`: a valid one was there. */
   jwtAnswered: { hit: boolean };
   authorityRotated: { kind: SvidKind; step: 'prepared' | 'activated' | 'retired'; id: string; notAfter: number };
+  /** An operator has given an order about the signing keys. `id`: the key that it is about; absent where none was found or made. */
+  authorityCommanded: CommandedFact;
   authorityFailed: { error: string; retryMs: number };
   bundleChanged: { trustDomain: string; x509Authorities: number; jwtAuthorities: number };
   entriesChanged: { count: number };
@@ -80,6 +82,21 @@ export interface IssuedFact {
   renewal: boolean;
   durationMs: number;
   podUid?: string;
+}
+
+export const AUTHORITY_COMMANDS = ['prepare', 'activate', 'taint', 'revoke'] as const;
+export type AuthorityCommand = (typeof AUTHORITY_COMMANDS)[number];
+
+export interface CommandedFact {
+  command: AuthorityCommand;
+  kind?: SvidKind;
+  id?: string;
+  /** Of the operator, as the kernel has named it. */
+  uid: number;
+  pid: number;
+  outcome: 'done' | 'refused' | 'failed';
+  /** Why it was refused, or has failed. */
+  detail?: string;
 }
 
 export type EventName = keyof Events;

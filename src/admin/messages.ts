@@ -13,6 +13,10 @@ export type AdminErrorCode =
   | 'no_such_pod'
   | 'no_such_container'
   | 'no_kubernetes'
+  | 'no_authority'
+  | 'no_such_key'
+  | 'order_refused'
+  | 'not_kept'
   | 'too_large'
   | 'too_slow'
   | 'busy'
@@ -243,4 +247,55 @@ export interface PodIndexFact {
   readonly last_contact?: string;
   readonly conflicts: number;
   readonly failing?: string;
+}
+
+/** `GET /v1/authority`: what signs, has signed and will sign. */
+export interface AuthorityView {
+  /** X.509 before JWT, each in the order in which they were made. */
+  readonly keys: readonly AuthorityKeyFact[];
+  /** Roots that are above the agent's own CA; empty where it is a root itself. */
+  readonly roots: readonly AuthorityRootFact[];
+}
+
+export interface AuthorityKeyFact {
+  readonly kind: 'x509' | 'jwt';
+  /** The subject key identifier in hexadecimal, or the `kid`. */
+  readonly id: string;
+  /** `prepared`: in the bundle, signs later. `old`: in the bundle, signs no more. `tainted`: not to be relied on any more. */
+  readonly state: 'prepared' | 'active' | 'old' | 'tainted';
+  /** Since when it is in the bundle; undefined for a node CA, which is in none: its root is. */
+  readonly published_since?: string;
+  /** From when on a prepared one may be activated by hand. */
+  readonly usable_from?: string;
+  /** When it signs by itself, or has begun to. */
+  readonly activates_at: string;
+  /** When it is given up. */
+  readonly leaves_at: string;
+  readonly not_after: string;
+}
+
+export interface AuthorityRootFact {
+  /** The SHA-256 fingerprint in hexadecimal. */
+  readonly id: string;
+  readonly subject: string;
+  readonly published_since: string;
+  /** From when on a CA under it may sign. */
+  readonly usable_from: string;
+  /** Since when the CA above does not stand for it any more; undefined while it does. */
+  readonly left_at?: string;
+  readonly not_after: string;
+}
+
+/**
+ * `POST /v1/authority/prepare` and `.../activate` with `{"kind": "x509" | "jwt"}`, `.../taint` and `.../revoke` with `{"id": ID}`,
+ * an ID or the beginning of one. `"dry_run": true` only tells; `"force": true` (activate, taint) does not wait until everybody can
+ * have the new key.
+ */
+export interface OrderAnswer {
+  /** False after a dry run. */
+  readonly done: boolean;
+  /** The key that it is about; undefined for one that would be made. */
+  readonly key?: AuthorityKeyFact;
+  /** What happens, as sentences without their full stop. */
+  readonly says: readonly string[];
 }

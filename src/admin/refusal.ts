@@ -13,6 +13,10 @@ const STATUS: Readonly<Record<AdminErrorCode, number>> = {
   no_such_pod: 404,
   no_such_container: 404,
   no_kubernetes: 409,
+  no_authority: 409,
+  no_such_key: 404,
+  order_refused: 409,
+  not_kept: 500,
   too_large: 413,
   too_slow: 408,
   busy: 503,
@@ -49,6 +53,7 @@ export function refusalOf(error: unknown): Refusal {
   if (error instanceof Refusal) return error;
   if (error instanceof ConfigError) return new Refusal('bad_rules', 'the file has faults', undefined, error.problems);
   if (isSignetError(error, 'caller_gone')) return new Refusal('no_such_process', error.message);
+  if (isSignetError(error, 'state_unwritable')) return new Refusal('not_kept', error.message, 'make room for the agent\'s keys, and see with "signet authority show" what is in force');
   if (isSignetError(error, 'timed_out')) return new Refusal('too_slow', error.message, 'try again');
   if (isSignetError(error, 'unavailable', 'stopped', 'in_use')) {
     return new Refusal(

@@ -1,4 +1,6 @@
 import type { Clock } from '../clock.ts';
+import { AUTHORITY_COMMANDS } from '../events.ts';
+import { command, viewOf, type Operator } from './authority.ts';
 import type { DryRun, Explanation } from './messages.ts';
 import { DryRunner } from './dry-run.ts';
 import { Explainer } from './explainer.ts';
@@ -6,12 +8,17 @@ import { Refusal } from './refusal.ts';
 import type { AdminSource } from './source.ts';
 
 /** What is done once the body has come. */
-export type Question = (body: string, signal: AbortSignal) => Promise<unknown>;
+export type Question = (body: string, signal: AbortSignal, operator: Operator) => Promise<unknown>;
 
 const METHODS: Readonly<Record<string, readonly string[]>> = {
   '/v1/explain': ['GET', 'POST'],
   '/v1/rules': ['GET'],
   '/v1/status': ['GET'],
+  '/v1/authority': ['GET'],
+  '/v1/authority/prepare': ['POST'],
+  '/v1/authority/activate': ['POST'],
+  '/v1/authority/taint': ['POST'],
+  '/v1/authority/revoke': ['POST'],
 };
 
 /** Above any pid of Linux (PID_MAX_LIMIT is 2^22), so that a number with a typing mistake is told as such by /proc. */
@@ -49,6 +56,9 @@ export class Router {
     }
     if (path === '/v1/explain' && method === 'GET') return this.#explain(query);
     parametersOf(query, []);
+    const order = AUTHORITY_COMMANDS.find((name) => path === `/v1/authority/${name}`);
+    if (order !== undefined) return (body, _signal, operator) => command(this.#source, order, body, operator);
+    if (path === '/v1/authority') return async () => viewOf(this.#source);
     if (path === '/v1/explain') return (body, signal): Promise<DryRun> => this.#dryRunner.run(body, signal);
     return async () => (path === '/v1/rules' ? { rules: this.#source.rules() } : this.#source.status());
   }

@@ -3,10 +3,10 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../clock.ts';
 import { SignetError, messageOf } from '../errors.ts';
 import { descriptorOf, type Kernel, type PeerCredentials } from '../kernel.ts';
-import { SocketFile } from '../listener/socket-file.ts';
+import { assertReplaceable, SocketFile } from '../listener/socket-file.ts';
 import type { Log } from '../log.ts';
 import { systemRandom, type Random } from '../random.ts';
-import { AdminConnection } from './connection.ts';
+import { AdminConnection, type Judgement } from './connection.ts';
 import { preparePrivateDirectory, restrictSocket } from './private-directory.ts';
 import { refusalOf, Refusal } from './refusal.ts';
 import { Router } from './router.ts';
@@ -39,7 +39,7 @@ export const MOST_BODY_BYTES = 1_048_576;
 /**
  * The operator's socket: JSON over HTTP/1.1 on a Unix socket of mode 0600 in a directory of mode 0700, one request for each
  * connection. Only root and the agent's own user are answered, by what the kernel says of the peer (SO_PEERCRED). It answers
- * questions and changes nothing.
+ * questions, and takes orders about the signing keys; nothing else is changed by it.
  */
 export class AdminServer {
   readonly #options: AdminServerOptions;
@@ -64,6 +64,16 @@ export class AdminServer {
     this.#server.prependListener('connection', (socket: Socket) => this.#admit(socket));
     this.#server.on('request', (request, response) => void this.#serve(request, response));
     this.#server.on('clientError', (error, socket) => refuseMalformed(error, socket as Socket));
+  }
+
+  /**
+   * Judges whether the socket can be opened, before an agent takes anything from one that runs.
+   *
+   * @throws SignetError `in_use`, `unavailable`: what is in the way and what to do.
+   */
+  static check(socketPath: string): void {
+    preparePrivateDirectory(socketPath);
+    assertReplaceable(socketPath);
   }
 
   /**
@@ -100,12 +110,12 @@ export class AdminServer {
     connection.within(this.#requestMs, () => endRaw(socket, late));
   }
 
-  #judge(socket: Socket): Refusal | undefined {
+  #judge(socket: Socket): Judgement {
     const { kernel, log } = this.#options;
     let peer: PeerCredentials | undefined;
     try {
       peer = kernel.peerCredentials(descriptorOf(socket));
-      if (peer.uid === 0 || peer.uid === process.geteuid?.()) return undefined;
+      if (peer.uid === 0 || peer.uid === process.geteuid?.()) return { uid: peer.uid, pid: peer.pid };
     } catch (error) {
       log.warn({ event: 'admin.refused', err: messageOf(error) }, 'the kernel does not tell who connects');
       return new Refusal('not_allowed', 'the kernel does not tell who you are');
@@ -123,10 +133,11 @@ export class AdminServer {
     if (connection === undefined) return void socket.destroy();
     response.setHeader('Connection', 'close');
     try {
-      if (connection.refusal !== undefined) throw connection.refusal;
+      const { judgement } = connection;
+      if (judgement instanceof Refusal) throw judgement;
       const question = this.#router.read(request.method ?? '', request.url ?? '');
       const body = await readBody(request);
-      answer(response, 200, await this.#bounded((signal) => question(body, signal), connection, socket));
+      answer(response, 200, await this.#bounded((signal) => question(body, signal, judgement), connection, socket));
     } catch (error) {
       const refusal = refusalOf(error);
       if (refusal.code === 'failed') {

@@ -1,4 +1,6 @@
 import type { ProcessDescription } from '../attestation/kubernetes.ts';
+import type { AuthorityOrders } from '../authority/orders.ts';
+import type { CommandedFact } from '../events.ts';
 import type { JwtState } from '../identity/jwt-identities.ts';
 import type { X509State } from '../identity/x509-identities.ts';
 import type { Pod } from '../kubernetes/pod.ts';
@@ -10,7 +12,7 @@ import type { Selector } from '../spiffe/selector.ts';
 import type { Asking } from './extra-facts.ts';
 import type { AgentStatus, RuleFact } from './messages.ts';
 
-/** All that the operator's socket sees of the agent. Nothing behind it changes anything. */
+/** All that the operator's socket sees of the agent. Nothing behind it changes anything, but orders to `authority`. */
 export interface AdminSource {
   readonly unix: UnixFacts;
   /** Undefined where pods are not attested. */
@@ -18,8 +20,16 @@ export interface AdminSource {
   readonly registration: RegistrationFacts;
   readonly x509: { describe(entry: Entry): X509State | undefined };
   readonly jwt: { describe(entry: Entry): JwtState };
+  /** Undefined where the agent holds no signing keys. */
+  readonly authority?: AuthorityControl | undefined;
   rules(): readonly RuleFact[];
   status(): AgentStatus;
+}
+
+export interface AuthorityControl {
+  readonly orders: AuthorityOrders;
+  /** Told of every order, whatever has become of it. */
+  commanded(fact: CommandedFact): void;
 }
 
 export interface UnixFacts {

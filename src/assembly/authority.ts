@@ -2,24 +2,21 @@ import { join } from 'node:path';
 import { createIntermediate } from '../authority/certificate.ts';
 import { EmbeddedAuthority, type EmbeddedOptions } from '../authority/embedded.ts';
 import { NodeJwtSigner, type JwtKeySource } from '../authority/jwt-signer.ts';
+import type { AuthorityOrders } from '../authority/orders.ts';
 import { NodeAuthority, type NodeAuthorityOptions } from '../authority/node-authority.ts';
 import { judgeCa } from '../authority/upstream-ca.ts';
 import { NodeX509Signer, type IssuerSource } from '../authority/x509-signer.ts';
-import type { Clock } from '../clock.ts';
-import type { Config, FilesConfig } from '../config/config.ts';
-import type { EventBus } from '../events.ts';
-import type { Log } from '../log.ts';
+import type { Config } from '../config/config.ts';
+import { SignetError } from '../errors.ts';
 import type { Random } from '../random.ts';
 import type { BundleSource, JwtSigner, X509Signer } from '../spiffe/signing.ts';
 import { FilesUpstream } from '../upstream/files.ts';
-import type { CaTools } from '../upstream/upstream.ts';
-
-export interface AuthorityTools {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Log;
-  readonly events: EventBus;
-}
+import type { CaTools, Upstream } from '../upstream/upstream.ts';
+import { VaultIntermediate } from '../upstream/vault/intermediate.ts';
+import { shareJwtKeys } from './jwt-keys.ts';
+import type { KubernetesRooms } from './kubernetes.ts';
+import type { RoomTools } from './tools.ts';
+import { openVault } from './vault.ts';
 
 /** Who signs for this node and whom its workloads believe, whichever kind it is. */
 export interface Authority {
@@ -32,6 +29,8 @@ export interface Authority {
   status?(): { readonly lastSuccess: number | undefined; readonly failing?: string };
   /** Calls `listener` when leaves have to be signed again soon, because their CA is not to be relied on any more. */
   onIssuerChange?(listener: (change: { readonly isReplaced: boolean }) => void): () => void;
+  /** Rotation by hand, where keys are on this node. */
+  readonly orders?: AuthorityOrders;
   close(): Promise<void>;
 }
 
@@ -45,38 +44,78 @@ export function stateDirectoryOf({ authority, dataDir, privateDir }: Config): st
  *
  * @throws SignetError `state_refused`
  */
-export async function checkAuthority(config: Config, tools: AuthorityTools): Promise<void> {
-  const { files } = config.authority;
-  if (files === undefined) return EmbeddedAuthority.check(embeddedOptions(config));
+export async function checkAuthority(config: Config, tools: RoomTools): Promise<void> {
+  const { type, files, vault } = config.authority;
+  if (type === 'embedded') return EmbeddedAuthority.check(embeddedOptions(config));
   // Keys from before a restart are enough to go on with, whatever has become of the files.
   if (NodeAuthority.check(nodeOptions(config), tools.clock.now())) return;
-  await FilesUpstream.check({ trustDomain: config.trustDomain, files }, { clock: tools.clock, ca: caTools(tools.random) });
+  if (files !== undefined) await FilesUpstream.check({ trustDomain: config.trustDomain, files }, { clock: tools.clock, ca: caTools(tools.random) });
+  if (vault !== undefined) await VaultIntermediate.check(vault.pki);
 }
 
-/** @throws SignetError `state_refused`, `state_unwritable`, `profile_violation` */
-export async function openAuthority(config: Config, tools: AuthorityTools): Promise<Authority> {
-  const { files } = config.authority;
-  if (files !== undefined) return openUnderFiles(config, files, tools);
-  const embedded = await EmbeddedAuthority.open(embeddedOptions(config), tools);
-  return { ...signersOn(embedded, config, tools), close: () => embedded.close() };
+/**
+ * Opens what the configuration names. `kubernetes`: the cluster in which this node's JWT keys have to be known.
+ *
+ * @throws SignetError `state_refused`, `state_unwritable`, `profile_violation`
+ */
+export async function openAuthority(config: Config, kubernetes: KubernetesRooms | undefined, tools: RoomTools): Promise<Authority> {
+  await using opened = new AsyncDisposableStack();
+  const authority = await open(config, kubernetes, tools, opened);
+  const all = opened.move();
+  return { ...authority, close: () => all.disposeAsync() };
+}
+
+type Opening = Omit<Authority, 'close'>;
+
+async function open(config: Config, kubernetes: KubernetesRooms | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
+  if (config.authority.type === 'embedded') {
+    const embedded = await EmbeddedAuthority.open(embeddedOptions(config), tools);
+    opened.defer(() => embedded.close());
+    return { ...signersOn(embedded, embedded, embedded, config, tools), orders: embedded.orders };
+  }
+  const upstream = await openUpstream(config, tools, opened);
+  const node = await NodeAuthority.open(nodeOptions(config), { ...tools, upstream });
+  opened.defer(() => node.close());
+  const above = { onIssuerChange: node.onIssuerChange.bind(node), status: () => node.status(), orders: node.orders };
+  if (kubernetes === undefined) return { ...signersOn(node, node, node, config, tools), ...above };
+  const shared = await shareJwtKeys(node, stateDirectoryOf(config), config, kubernetes, tools);
+  opened.defer(() => shared.close());
+  return { ...signersOn(node, shared.source, shared.bundle, config, tools), ...above };
+}
+
+/** The CA above the node. */
+async function openUpstream(config: Config, tools: RoomTools, opened: AsyncDisposableStack): Promise<Upstream> {
+  const { files, vault } = config.authority;
+  if (files !== undefined) {
+    const upstream = await FilesUpstream.open({ trustDomain: config.trustDomain, files }, { ...tools, ca: caTools(tools.random) });
+    opened.defer(() => upstream.close());
+    return upstream;
+  }
+  if (vault === undefined) throw new SignetError('invalid_config', 'authority: neither files nor vault is set');
+  const client = openVault(vault, tools);
+  opened.defer(() => client.close());
+  const upstream = new VaultIntermediate(vault.pki, { ...tools, client });
+  opened.defer(() => upstream.close());
+  return upstream;
 }
 
 /** Keys that are on this node. */
-function signersOn(source: IssuerSource & JwtKeySource & BundleSource, { trustDomain, jwt }: Config, { clock, random }: AuthorityTools) {
-  const notAfterOf = (read: () => { readonly notAfter: number }): number | undefined => {
-    try {
-      return read().notAfter;
-    } catch {
-      // There is none now, which its absence says.
-      return undefined;
-    }
-  };
+function signersOn(ca: IssuerSource, keys: JwtKeySource, bundle: BundleSource, { trustDomain, jwt }: Config, { clock, random }: RoomTools) {
   return {
-    x509: new NodeX509Signer(source, trustDomain, clock, random),
-    jwt: new NodeJwtSigner(source, trustDomain, jwt.issuer, clock),
-    bundle: source,
-    ends: () => definedOf({ x509: notAfterOf(() => source.issuer()), jwt: notAfterOf(() => source.jwtKey()) }),
+    x509: new NodeX509Signer(ca, trustDomain, clock, random),
+    jwt: new NodeJwtSigner(keys, trustDomain, jwt.issuer, clock),
+    bundle,
+    ends: () => definedOf({ x509: notAfterOf(() => ca.issuer()), jwt: notAfterOf(() => keys.jwtKey()) }),
   };
+}
+
+function notAfterOf(read: () => { readonly notAfter: number }): number | undefined {
+  try {
+    return read().notAfter;
+  } catch {
+    // There is none now, which its absence says.
+    return undefined;
+  }
 }
 
 function definedOf<T extends object>(values: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
@@ -87,30 +126,12 @@ function caTools(random: Random): CaTools {
   return { judgeCa, signNodeCa: (ca, request) => createIntermediate(ca, request, random) };
 }
 
-async function openUnderFiles(config: Config, files: FilesConfig, tools: AuthorityTools): Promise<Authority> {
-  const upstream = await FilesUpstream.open({ trustDomain: config.trustDomain, files }, { ...tools, ca: caTools(tools.random) });
-  try {
-    const node = await NodeAuthority.open(nodeOptions(config), { ...tools, upstream });
-    return {
-      ...signersOn(node, config, tools),
-      onIssuerChange: (listener) => node.onIssuerChange(listener),
-      status: () => node.status(),
-      close: async () => {
-        await node.close();
-        await upstream.close();
-      },
-    };
-  } catch (error) {
-    await upstream.close();
-    throw error;
-  }
-}
-
 function embeddedOptions({ trustDomain, dataDir, authority }: Config): EmbeddedOptions {
   return { trustDomain, dataDir, ttlMs: authority.ttlMs };
 }
 
 function nodeOptions(config: Config): NodeAuthorityOptions {
   const { trustDomain, authority } = config;
-  return { trustDomain, privateDir: stateDirectoryOf(config), ttlMs: authority.ttlMs, nameConstraint: authority.nameConstraint };
+  const { ttlMs, nameConstraint, acceptUnconstrainedCA } = authority;
+  return { trustDomain, privateDir: stateDirectoryOf(config), ttlMs, nameConstraint, acceptUnconstrainedCA };
 }

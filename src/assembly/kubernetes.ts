@@ -2,22 +2,19 @@ import { join } from 'node:path';
 import type { CgroupRoot } from '../attestation/cgroup.ts';
 import { learnCgroupRoot } from '../attestation/cgroup-root.ts';
 import { KubernetesAttestor } from '../attestation/kubernetes.ts';
-import { readPrivateFile, writePrivateFile } from '../authority/state-file.ts';
 import type { Alarm, Clock } from '../clock.ts';
 import type { Config } from '../config/config.ts';
-import { messageOf, SignetError } from '../errors.ts';
-import type { EventBus } from '../events.ts';
+import { SignetError } from '../errors.ts';
 import { KubernetesClient } from '../kubernetes/api-client.ts';
 import { Cluster } from '../kubernetes/cluster.ts';
 import { inClusterCredentials, SERVICE_ACCOUNT_DIRECTORY, type Credentials } from '../kubernetes/credentials.ts';
 import { kubeconfigCredentials } from '../kubernetes/kubeconfig.ts';
 import { Kubelet } from '../kubernetes/kubelet.ts';
-import type { ClusterMemory } from '../kubernetes/snapshot.ts';
-import type { Log } from '../log.ts';
-import type { Random } from '../random.ts';
 import { PodRegistry } from '../registration/pod-registry.ts';
 import { foreignClass } from '../registration/rules/common-spec.ts';
 import { RuleStatus } from '../registration/status/rule-status.ts';
+import { memoryIn } from './memory.ts';
+import type { RoomTools } from './tools.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -31,18 +28,8 @@ export interface KubernetesPlan {
   readonly namespace: string | undefined;
 }
 
-export interface KubernetesTools {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Log;
-  readonly events: EventBus;
-}
-
 /** The last known pods and rules, in `privateDir`. */
 const SNAPSHOT = 'cluster.json';
-/** What `readPrivateFile` takes. */
-const LARGEST_SNAPSHOT = 4 * 1024 * 1024;
-
 /** Many changes in a moment are one count of what the rules come to. */
 const TALLY_MS = 1_000;
 
@@ -77,7 +64,7 @@ export class KubernetesRooms {
   readonly #stops: readonly (() => void)[];
   #tallying: Alarm | undefined;
 
-  constructor(config: Config, plan: KubernetesPlan, tools: KubernetesTools) {
+  constructor(config: Config, plan: KubernetesPlan, tools: RoomTools) {
     const { clock, events } = tools;
     const { registration, trustDomain, clusterName, clusterDomain, withdrawalDelayMs } = config;
     this.nodeName = plan.nodeName;
@@ -90,7 +77,7 @@ export class KubernetesRooms {
         kubelet: kubeletOf(config, plan, clock),
         source: config.kubernetes.source,
         customResources: registration.customResources,
-        memory: memoryIn(config.privateDir, tools.log),
+        memory: memoryIn(config.privateDir, SNAPSHOT, tools.log),
         onConflict: (hash) => events.publish('podHashConflict', { hash }),
       },
       tools,
@@ -143,7 +130,7 @@ function kubeletOf({ kubernetes }: Config, { nodeName }: KubernetesPlan, clock: 
 }
 
 /** Without a namespace of its own the agent has nowhere to take a Lease. */
-function statusOf(config: Config, plan: KubernetesPlan, client: KubernetesClient, tools: KubernetesTools): RuleStatus | undefined {
+function statusOf(config: Config, plan: KubernetesPlan, client: KubernetesClient, tools: RoomTools): RuleStatus | undefined {
   const { registration } = config;
   if (!registration.status || !registration.customResources || plan.namespace === undefined) return undefined;
   return new RuleStatus({
@@ -154,22 +141,4 @@ function statusOf(config: Config, plan: KubernetesPlan, client: KubernetesClient
     isOurs: (rule) => foreignClass({ className: rule.className }, registration) === undefined,
     ...tools,
   });
-}
-
-function memoryIn(directory: string, log: Log): ClusterMemory {
-  const path = join(directory, SNAPSHOT);
-  return {
-    read: () => {
-      try {
-        return readPrivateFile(path);
-      } catch (error) {
-        log.warn({ event: 'kubernetes.not_remembered', path, err: messageOf(error) }, 'what was known of the cluster before cannot be read');
-        return undefined;
-      }
-    },
-    write: (text) => {
-      if (Buffer.byteLength(text) > LARGEST_SNAPSHOT) throw new SignetError('limit_exceeded', `${path} would have more than ${LARGEST_SNAPSHOT} bytes`);
-      return writePrivateFile(path, text);
-    },
-  };
 }

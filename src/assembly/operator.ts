@@ -2,6 +2,7 @@ import type { AdminSource } from '../admin/source.ts';
 import type { AgentStatus, AuthorityFact, PodIndexFact, RuleFact } from '../admin/messages.ts';
 import { isoTime } from '../admin/facts.ts';
 import type { Config } from '../config/config.ts';
+import type { EventBus } from '../events.ts';
 import { textAt, objectAt } from '../kubernetes/json.ts';
 import { hasStatus } from '../kubernetes/api-error.ts';
 import { namespacedPathOf, PODS } from '../kubernetes/resources.ts';
@@ -13,6 +14,7 @@ import type { Rooms } from './rooms.ts';
 export interface OperatorView extends Measured {
   readonly rooms: Rooms;
   readonly readiness: Readiness;
+  readonly events: EventBus;
   readonly version: string;
   /** Milliseconds since the Unix epoch. */
   readonly startedAt: number;
@@ -29,6 +31,9 @@ export function adminSource(view: OperatorView): AdminSource {
     jwt: rooms.jwt,
     rules: () => (kubernetes === undefined ? [] : ruleFacts(kubernetes)),
     status: () => statusOf(view),
+    ...(rooms.authority.orders === undefined
+      ? {}
+      : { authority: { orders: rooms.authority.orders, commanded: (fact) => view.events.publish('authorityCommanded', fact) } }),
   };
 }
 

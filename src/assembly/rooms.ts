@@ -2,29 +2,20 @@ import { Attestation } from '../attestation/attestor.ts';
 import type { Caller } from '../attestation/caller.ts';
 import { UnixAttestor } from '../attestation/unix.ts';
 import { newKeyPair } from '../authority/keys.ts';
-import type { Clock } from '../clock.ts';
 import type { Config } from '../config/config.ts';
-import type { AttestationOutcome, EventBus } from '../events.ts';
+import type { AttestationOutcome } from '../events.ts';
 import { Entitlements } from '../identity/entitlements.ts';
 import { JwtIdentities } from '../identity/jwt-identities.ts';
 import { X509Identities } from '../identity/x509-identities.ts';
 import type { Kernel } from '../kernel.ts';
 import { whoOf } from '../listener/who.ts';
-import type { Log } from '../log.ts';
-import type { Random } from '../random.ts';
 import { EntryRegistry } from '../registration/entry-registry.ts';
 import { podUidOf, type Selector } from '../spiffe/selector.ts';
 import { TrustStore } from '../trust/trust-store.ts';
+import { UnknownKeyWaits } from '../trust/unknown-key-waits.ts';
 import { openAuthority, type Authority } from './authority.ts';
 import { attestationTimeoutOf, type KubernetesRooms } from './kubernetes.ts';
-
-export interface RoomTools {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly kernel: Kernel;
-  readonly log: Log;
-  readonly events: EventBus;
-}
+import type { RoomTools } from './tools.ts';
 
 /** Everything below the wire: who is calling, what is its own, who signs it, whom we believe. */
 export interface Rooms {
@@ -33,6 +24,7 @@ export interface Rooms {
   readonly entitlements: Entitlements<Caller>;
   readonly authority: Authority;
   readonly trust: TrustStore;
+  readonly unknownKeys: UnknownKeyWaits | undefined;
   readonly x509: X509Identities;
   readonly jwt: JwtIdentities;
   /** From the top down. Resolves when nothing is being written any more. */
@@ -48,11 +40,12 @@ const REPLACED_WITHIN_MS = 30_000;
  *
  * @throws SignetError `state_refused`, `state_unwritable`, `profile_violation`
  */
-export async function openRooms(config: Config, kubernetes: KubernetesRooms | undefined, tools: RoomTools): Promise<Rooms> {
+export async function openRooms(config: Config, kubernetes: KubernetesRooms | undefined, tools: RoomTools & { readonly kernel: Kernel }): Promise<Rooms> {
   const { clock, random, kernel, events } = tools;
   const { x509: x509Config, jwt: jwtConfig, limits } = config;
-  const authority = await openAuthority(config, tools);
+  const authority = await openAuthority(config, kubernetes, tools);
   const trust = new TrustStore(authority.bundle, events);
+  const unknownKeys = kubernetes === undefined ? undefined : new UnknownKeyWaits(trust, clock);
   const unix = new UnixAttestor({ path: config.attestation.unix.path, clock });
   const registry = kubernetes?.registry ?? new EntryRegistry(config.entries, config, clock, events);
   const attestation = new Attestation(kubernetes === undefined ? [unix] : [unix, kubernetes.attestor], kernel);
@@ -68,14 +61,21 @@ export async function openRooms(config: Config, kubernetes: KubernetesRooms | un
   const stopReplacing = authority.onIssuerChange?.(({ isReplaced }) => {
     if (isReplaced) x509.replaceAll(Math.min(x509Config.ttlMs * REPLACED_WITHIN, REPLACED_WITHIN_MS));
   });
+  const stopTaints = authority.orders?.onTaint((taint) => {
+    if (taint.kind === 'jwt') return jwt.dropSignedBy(taint.kid);
+    x509.dropUnread();
+    x509.replaceAll(taint.withinMs);
+  });
   const close = async (): Promise<void> => {
     stopReplacing?.();
+    stopTaints?.();
     for (const room of [entitlements, x509, jwt]) room.close();
     if (kubernetes === undefined) registry.close();
+    unknownKeys?.close();
     trust.close();
     await authority.close();
   };
-  return { unix, registry, entitlements, authority, trust, x509, jwt, close };
+  return { unix, registry, entitlements, authority, trust, unknownKeys, x509, jwt, close };
 }
 
 function outcomeOf(selectors: readonly Selector[] | undefined): AttestationOutcome {

@@ -3,11 +3,11 @@ import * as v from 'valibot';
 import { messageOf, SignetError } from '../errors.ts';
 import { idOfTrustDomain, type TrustDomain } from '../spiffe/id.ts';
 import { issuerFrom, type Issuer } from './certificate.ts';
-import { formatJwtKey, JwtKeyText, moment, Moment, privateKeyPem, readJwtKey, type JwtSigningKey } from './jwt-signing-key.ts';
+import { formatJwtKey, JwtKeyText, moment, Moment, privateKeyPem, readJwtKey, readTaint, taintText, type JwtSigningKey } from './jwt-signing-key.ts';
 import { keyPairFromPem } from './keys.ts';
-import type { Rotating } from './rotation.ts';
+import type { Kept } from './tainted.ts';
 
-export interface X509Root extends Issuer, Rotating {}
+export interface X509Root extends Issuer, Kept {}
 
 /** All that the embedded authority must not forget. */
 export interface EmbeddedState {
@@ -18,7 +18,7 @@ export interface EmbeddedState {
 const StateText = v.strictObject({
   version: v.literal(1),
   trustDomain: v.string(),
-  x509: v.array(v.strictObject({ certificate: v.string(), privateKey: v.string(), activatesAt: Moment })),
+  x509: v.array(v.strictObject({ certificate: v.string(), privateKey: v.string(), activatesAt: Moment, taintedAt: v.optional(Moment) })),
   jwt: v.array(JwtKeyText),
 });
 
@@ -30,6 +30,7 @@ export function formatState(state: EmbeddedState, trustDomain: TrustDomain): str
       certificate: new X509Certificate(root.certificate).toString(),
       privateKey: privateKeyPem(root.privateKey),
       activatesAt: moment(root.activatesAt),
+      ...taintText(root),
     })),
     jwt: state.jwt.map(formatJwtKey),
   };
@@ -60,5 +61,5 @@ function readRoot(text: v.InferOutput<typeof StateText>['x509'][number], trustDo
   const id = idOfTrustDomain(trustDomain);
   if (certificate.subjectAltName !== `URI:${id}`) throw new Error(`the CA certificate is for ${certificate.subjectAltName} and not for URI:${id} (X509-SVID §3.2)`);
   if (!certificate.verify(certificate.publicKey)) throw new Error('the CA certificate is not self-signed');
-  return { ...issuerFrom(certificate.raw, keyPairFromPem(text.privateKey)), activatesAt: Date.parse(text.activatesAt) };
+  return { ...issuerFrom(certificate.raw, keyPairFromPem(text.privateKey)), activatesAt: Date.parse(text.activatesAt), ...readTaint(text) };
 }

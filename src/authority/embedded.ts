@@ -3,15 +3,18 @@ import { messageOf, SignetError } from '../errors.ts';
 import type { EventBus } from '../events.ts';
 import type { Random } from '../random.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
-import { idOfTrustDomain, type TrustDomain } from '../spiffe/id.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
 import type { BundleSource } from '../spiffe/signing.ts';
-import { createRoot, issuerFrom, wholeSecond, type Issuer } from './certificate.ts';
+import type { Issuer } from './certificate.ts';
+import { EmbeddedKeys, newRoot } from './embedded-keys.ts';
 import { formatState, parseState, type EmbeddedState, type X509Root } from './embedded-state.ts';
-import { BACKDATE_MS, newJwtSigningKey, type JwtSigningKey } from './jwt-signing-key.ts';
-import { jwtAuthority, newKeyPair } from './keys.ts';
+import { newJwtSigningKey, type JwtSigningKey } from './jwt-signing-key.ts';
 import type { JwtKey, JwtKeySource } from './jwt-signer.ts';
-import { activationOf, activeOf, dueStep, nextChange, publishedOf, type Rotating } from './rotation.ts';
+import { KeyOrders, RingOrders } from './key-orders.ts';
+import { sameBundle } from './node-keys.ts';
+import { REPLACED_WITHIN_MS, type AuthorityOrders } from './orders.ts';
 import { readPrivateFile, statePath, writePrivateFile } from './state-file.ts';
+import { dueStepOf } from './tainted.ts';
 import type { IssuerSource } from './x509-signer.ts';
 
 export interface EmbeddedOptions {
@@ -45,23 +48,23 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
   readonly #path: string;
   readonly #listeners = new Set<(bundle: TrustBundle) => void>();
   readonly #stopStepping: () => void;
-  #state: EmbeddedState;
+  readonly #keys: EmbeddedKeys;
+  readonly #orders: KeyOrders;
   #bundle: TrustBundle;
   #active: { x509?: X509Root | undefined; jwt?: JwtSigningKey | undefined } = {};
-  #unwritten = false;
-  readonly #written = new WeakSet<Rotating>();
   #failures = 0;
   #alarm: Alarm | undefined;
   #turning: Promise<void> | undefined;
+  #writing: Promise<void> = Promise.resolve();
   #closed = false;
 
   private constructor(options: EmbeddedOptions, tools: Tools, state: EmbeddedState) {
     this.#options = options;
     this.#tools = tools;
-    for (const one of [...state.x509, ...state.jwt]) this.#written.add(one);
     this.#path = statePath(options.dataDir, FILE);
-    this.#state = state;
-    this.#bundle = bundleOf(options.trustDomain, state, tools.clock.now());
+    this.#keys = new EmbeddedKeys(state, tools.clock, options.ttlMs);
+    this.#bundle = this.#keys.bundle(options.trustDomain);
+    this.#orders = this.#makeOrders();
     this.#stopStepping = tools.clock.onStep(() => void this.#turn());
   }
 
@@ -84,19 +87,24 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
     const stored = readState(options);
     const authority = new EmbeddedAuthority(options, tools, stored ?? { x509: [], jwt: [] });
     await authority.#turn();
-    if (authority.#unwritten && stored === undefined) {
+    if (!authority.#keys.isWritten && stored === undefined) {
       await authority.close();
       throw new SignetError('state_unwritable', `the first keys cannot be kept: ${authority.#path} cannot be written. What to do: make ${options.dataDir} writable for uid ${process.geteuid?.()}, with free space.`);
     }
     return authority;
   }
 
+  /** The rotation by hand. */
+  get orders(): AuthorityOrders {
+    return this.#orders;
+  }
+
   async ready(): Promise<void> {
-    if (this.#activeOf(this.#state.x509) === undefined || this.#activeOf(this.#state.jwt) === undefined) await this.#turning;
+    if (this.#keys.root === undefined || this.#keys.jwt === undefined) await this.#turning;
   }
 
   issuer(): Issuer {
-    const root = this.#activeOf(this.#state.x509);
+    const { root } = this.#keys;
     if (root === undefined) throw new SignetError('authority_unavailable', 'there is no CA certificate that is valid now');
     return root;
   }
@@ -106,7 +114,7 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
   }
 
   jwtKey(): JwtKey {
-    const key = this.#activeOf(this.#state.jwt);
+    const key = this.#keys.jwt;
     if (key === undefined) throw new SignetError('authority_unavailable', 'there is no JWT key that is valid now');
     return key;
   }
@@ -126,6 +134,26 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
     this.#alarm?.cancel();
     this.#stopStepping();
     await this.#turning;
+    await this.#writing.catch(() => undefined);
+  }
+
+  #makeOrders(): KeyOrders {
+    const keep = (): Promise<void> => this.#keep();
+    const x509 = new RingOrders<X509Root>({
+      ring: () => this.#keys.x509Ring,
+      make: () => this.#newRoot(true),
+      adopt: (all) => this.#adopt({ x509: all }),
+      keep,
+      replace: () => this.#orders.tellTaint({ kind: 'x509', withinMs: REPLACED_WITHIN_MS }),
+    });
+    const jwt = new RingOrders<JwtSigningKey>({
+      ring: () => this.#keys.jwtRing,
+      make: () => newJwtSigningKey(this.#tools.clock.now(), this.#options.ttlMs, true),
+      adopt: (all) => this.#adopt({ jwt: all }),
+      keep,
+      replace: ({ kid }) => this.#orders.tellTaint({ kind: 'jwt', kid }),
+    });
+    return new KeyOrders({ x509, jwt });
   }
 
   /** One at a time: does what is due, tells the changes and plans the next turn. */
@@ -141,76 +169,86 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
 
   async #makeWhatIsDue(): Promise<void> {
     const { clock } = this.#tools;
-    const x509Step = dueStep(this.#state.x509, clock.now());
+    const x509Step = dueStepOf(this.#keys.state.x509, clock.now());
     const root = x509Step === 'none' ? undefined : await this.#newRoot(x509Step === 'prepare');
-    const jwtStep = dueStep(this.#state.jwt, clock.now());
+    const jwtStep = dueStepOf(this.#keys.state.jwt, clock.now());
     const key = jwtStep === 'none' ? undefined : await newJwtSigningKey(clock.now(), this.#options.ttlMs, jwtStep === 'prepare');
     // Whoever has closed this one may have handed the directory to a successor.
     if (this.#closed) return;
     // From here to the publication nothing waits: a key that is not public must not sign (FED-03).
-    this.#add(root, key);
-    this.#retire();
-    this.#tellActive();
-    this.#publish();
-    if (this.#unwritten) {
-      await this.#write();
-    }
+    this.#adoptDue(root, key);
+    if (!this.#keys.isWritten) await this.#write();
     this.#failures = 0;
   }
 
-  #add(root: X509Root | undefined, key: JwtSigningKey | undefined): void {
-    if (root === undefined && key === undefined) return;
-    const { x509, jwt } = this.#state;
-    this.#state = { x509: root === undefined ? x509 : [...x509, root], jwt: key === undefined ? jwt : [...jwt, key] };
-    this.#unwritten = true;
-    if (root !== undefined) this.#tell('x509', 'prepared', root.subject, root.notAfter);
-    if (key !== undefined) this.#tell('jwt', 'prepared', key.kid, key.notAfter);
+  /** What an operator has had made meanwhile is not made a second time. */
+  #adoptDue(root: X509Root | undefined, key: JwtSigningKey | undefined): void {
+    const now = this.#tools.clock.now();
+    const { x509, jwt } = this.#keys.state;
+    const isRootDue = root !== undefined && dueStepOf(x509, now) !== 'none';
+    const isKeyDue = key !== undefined && dueStepOf(jwt, now) !== 'none';
+    this.#change({ x509: isRootDue ? [...x509, root] : x509, jwt: isKeyDue ? [...jwt, key] : jwt });
   }
 
-  async #write(): Promise<void> {
-    const { x509, jwt } = this.#state;
-    await writePrivateFile(this.#path, formatState(this.#state, this.#options.trustDomain));
-    for (const one of [...x509, ...jwt]) this.#written.add(one);
-    this.#unwritten = false;
+  /** Takes over what an operator has ordered. */
+  #adopt(part: Partial<EmbeddedState>): void {
+    if (this.#closed) throw new SignetError('stopped', 'the agent stops');
+    this.#change({ ...this.#keys.state, ...part });
+  }
+
+  /** Takes `state` over and publishes it, without waiting for anything. */
+  #change(state: EmbeddedState): void {
+    const before = this.#keys.state;
+    const gone = this.#keys.change(state);
+    const { x509, jwt } = this.#keys.state;
+    for (const root of added(x509, before.x509)) this.#tell('x509', 'prepared', root.subject, root.notAfter);
+    for (const key of added(jwt, before.jwt)) this.#tell('jwt', 'prepared', key.kid, key.notAfter);
+    for (const root of gone.x509) this.#tell('x509', 'retired', root.subject, root.notAfter);
+    for (const key of gone.jwt) this.#tell('jwt', 'retired', key.kid, key.notAfter);
+    this.#tellActive();
+    this.#publish();
+  }
+
+  /** Writes what was ordered; what cannot be written is tried again in turn. */
+  async #keep(): Promise<void> {
+    try {
+      await this.#write();
+    } catch (error) {
+      this.#failed(error);
+      const text = `a restart would forget what was ordered, because it could not be written: ${messageOf(error)}. It is tried again; until then a key that is not written signs only where no other can.`;
+      throw new SignetError('state_unwritable', text, { cause: error });
+    } finally {
+      if (this.#turning === undefined) this.#plan();
+    }
+  }
+
+  /** One at a time: what has changed meanwhile is written too. */
+  #write(): Promise<void> {
+    this.#writing = this.#writing.catch(() => undefined).then(() => this.#writeState());
+    return this.#writing;
+  }
+
+  async #writeState(): Promise<void> {
+    if (this.#keys.isWritten) return;
+    const { state } = this.#keys;
+    await writePrivateFile(this.#path, formatState(state, this.#options.trustDomain));
+    this.#keys.noteWritten(state);
     this.#tellActive();
   }
 
-  /** A key that is not written yet signs only when no other can. */
-  #activeOf<T extends Rotating>(all: readonly T[]): T | undefined {
-    const now = this.#tools.clock.now();
-    return activeOf(all.filter((one) => this.#written.has(one)), now) ?? activeOf(all, now);
-  }
-
-  async #newRoot(later: boolean): Promise<X509Root> {
-    const now = this.#tools.clock.now();
-    const keys = await newKeyPair('ec-p256');
-    const activatesAt = later ? activationOf(now, this.#options.ttlMs) : now;
-    const dates = { notBefore: wholeSecond(now - BACKDATE_MS), notAfter: wholeSecond(activatesAt + this.#options.ttlMs) };
-    const certificate = await createRoot(keys, { id: idOfTrustDomain(this.#options.trustDomain), ...dates }, this.#tools.random);
-    return { ...issuerFrom(certificate, keys), activatesAt };
-  }
-
-  #retire(): void {
-    const now = this.#tools.clock.now();
-    const x509 = publishedOf(this.#state.x509, now);
-    const jwt = publishedOf(this.#state.jwt, now);
-    if (x509.length === this.#state.x509.length && jwt.length === this.#state.jwt.length) return;
-    for (const root of this.#state.x509) if (!x509.includes(root)) this.#tell('x509', 'retired', root.subject, root.notAfter);
-    for (const key of this.#state.jwt) if (!jwt.includes(key)) this.#tell('jwt', 'retired', key.kid, key.notAfter);
-    this.#state = { x509, jwt };
-    this.#unwritten = true;
+  #newRoot(later: boolean): Promise<X509Root> {
+    return newRoot(this.#options, later, this.#tools);
   }
 
   #tellActive(): void {
-    const root = this.#activeOf(this.#state.x509);
-    const key = this.#activeOf(this.#state.jwt);
+    const { root, jwt: key } = this.#keys;
     if (root !== undefined && root !== this.#active.x509) this.#tell('x509', 'activated', root.subject, root.notAfter);
     if (key !== undefined && key !== this.#active.jwt) this.#tell('jwt', 'activated', key.kid, key.notAfter);
     this.#active = { x509: root, jwt: key };
   }
 
   #publish(): void {
-    const bundle = bundleOf(this.#options.trustDomain, this.#state, this.#tools.clock.now());
+    const bundle = this.#keys.bundle(this.#options.trustDomain);
     if (sameBundle(bundle, this.#bundle)) return;
     this.#bundle = bundle;
     for (const listener of [...this.#listeners]) listener(bundle);
@@ -230,12 +268,13 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
       return;
     }
     const now = clock.now();
+    const { x509, jwt } = this.#keys.state;
     // The clock may have stepped while keys were made: what has become due meanwhile is not among the moments to come.
-    if (dueStep(this.#state.x509, now) !== 'none' || dueStep(this.#state.jwt, now) !== 'none') {
+    if (dueStepOf(x509, now) !== 'none' || dueStepOf(jwt, now) !== 'none') {
       this.#alarm = clock.after(0, () => void this.#turn());
       return;
     }
-    const next = Math.min(nextChange(this.#state.x509, now), nextChange(this.#state.jwt, now));
+    const next = this.#keys.nextChange();
     if (Number.isFinite(next)) this.#alarm = clock.at(next, () => void this.#turn());
   }
 
@@ -248,24 +287,13 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
   }
 }
 
+/** Those whose keys are not among the keys of `before`. */
+function added<T extends { readonly publicKey: object }>(all: readonly T[], before: readonly T[]): readonly T[] {
+  return all.filter(({ publicKey }) => !before.some((one) => one.publicKey === publicKey));
+}
+
 function readState(options: EmbeddedOptions): EmbeddedState | undefined {
   const path = statePath(options.dataDir, FILE);
   const text = readPrivateFile(path);
   return text === undefined ? undefined : parseState(text, options.trustDomain, path);
-}
-
-function bundleOf(trustDomain: TrustDomain, state: EmbeddedState, now: number): TrustBundle {
-  return {
-    trustDomain,
-    x509Authorities: publishedOf(state.x509, now).map((root) => root.certificate),
-    jwtAuthorities: publishedOf(state.jwt, now).map((key) => jwtAuthority(key.publicKey)),
-  };
-}
-
-function sameBundle(a: TrustBundle, b: TrustBundle): boolean {
-  return (
-    a.x509Authorities.length === b.x509Authorities.length &&
-    a.x509Authorities.every((der, index) => b.x509Authorities[index]?.equals(der)) &&
-    a.jwtAuthorities.map((key) => key.kid).join() === b.jwtAuthorities.map((key) => key.kid).join()
-  );
 }

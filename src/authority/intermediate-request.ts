@@ -12,6 +12,7 @@ export interface IntermediateWanted {
   readonly trustDomain: TrustDomain;
   readonly ttlMs: number;
   readonly nameConstraint: NameConstraint;
+  readonly acceptUnconstrainedCA?: boolean;
 }
 
 interface Tools {

@@ -3,16 +3,17 @@ import * as v from 'valibot';
 import { wholeSecond } from './certificate.ts';
 import type { JwtKey } from './jwt-signer.ts';
 import { jwtAuthority, keyPairFromPem, newKeyPair, pkcs8 } from './keys.ts';
-import { activationOf, type Rotating } from './rotation.ts';
+import { activationOf } from './rotation.ts';
+import type { Kept } from './tainted.ts';
 
 /** A JWT key that is kept in a state file and rotated (see rotation.ts). */
-export interface JwtSigningKey extends JwtKey, Rotating {}
+export interface JwtSigningKey extends JwtKey, Kept {}
 
 /** A moment in a state file. */
 export const Moment = v.pipe(v.string(), v.isoTimestamp());
 
 /** How a JWT key is kept. */
-export const JwtKeyText = v.strictObject({ privateKey: v.string(), notBefore: Moment, notAfter: Moment, activatesAt: Moment });
+export const JwtKeyText = v.strictObject({ privateKey: v.string(), notBefore: Moment, notAfter: Moment, activatesAt: Moment, taintedAt: v.optional(Moment) });
 
 /** A key begins before it is made, so that a machine whose clock is behind accepts it. */
 export const BACKDATE_MS = 300_000;
@@ -31,7 +32,17 @@ export function formatJwtKey(key: JwtSigningKey): v.InferOutput<typeof JwtKeyTex
     notBefore: moment(key.notBefore),
     notAfter: moment(key.notAfter),
     activatesAt: moment(key.activatesAt),
+    ...taintText(key),
   };
+}
+
+/** That a key was given up, as it is kept. A file without such keys is as one of an agent that does not know of them. */
+export function taintText({ taintedAt }: Kept): { taintedAt?: string } {
+  return taintedAt === undefined ? {} : { taintedAt: moment(taintedAt) };
+}
+
+export function readTaint({ taintedAt }: { readonly taintedAt?: string | undefined }): { taintedAt?: number } {
+  return taintedAt === undefined ? {} : { taintedAt: Date.parse(taintedAt) };
 }
 
 /** @throws Error when it is no key that signs ES256. */
@@ -44,6 +55,7 @@ export function readJwtKey(text: v.InferOutput<typeof JwtKeyText>): JwtSigningKe
     notBefore: Date.parse(text.notBefore),
     notAfter: Date.parse(text.notAfter),
     activatesAt: Date.parse(text.activatesAt),
+    ...readTaint(text),
   };
 }
 

@@ -8,14 +8,18 @@ import type { BundleSource } from '../spiffe/signing.ts';
 import type { Issuer } from './certificate.ts';
 import { intermediateFrom } from './intermediate-request.ts';
 import type { IntermediateSource } from './intermediate-source.ts';
-import type { JwtKey, JwtKeySource } from './jwt-signer.ts';
+import type { JwtKeySource } from './jwt-signer.ts';
 import { newJwtSigningKey, type JwtSigningKey } from './jwt-signing-key.ts';
-import { addRoots, followRoots, usableFrom } from './known-roots.ts';
+import { KeyOrders, RingOrders } from './key-orders.ts';
+import { addRoots, followRoots, usableFrom, type KnownRoot } from './known-roots.ts';
 import type { NameConstraint } from './name-constraints.ts';
+import { NodeCaOrders } from './node-ca-orders.ts';
 import { issuerOf, type NodeCa } from './node-ca.ts';
 import { NodeKeys, sameBundle } from './node-keys.ts';
 import { readNodeState, writeNodeState, type NodeState } from './node-state.ts';
-import { activeOf, dueStep } from './rotation.ts';
+import { REPLACED_WITHIN_MS, type AuthorityOrders } from './orders.ts';
+import { activeOf, publishedOf } from './rotation.ts';
+import { dueStepOf } from './tainted.ts';
 import { Turns } from './turns.ts';
 import type { IssuerSource } from './x509-signer.ts';
 
@@ -26,6 +30,8 @@ export interface NodeAuthorityOptions {
   /** Life of the node CA and of the JWT keys, in milliseconds. All nodes of the trust domain should have the same. */
   readonly ttlMs: number;
   readonly nameConstraint: NameConstraint;
+  /** Also take a node CA without the name constraint that was asked for, or without path length 0. Default false. */
+  readonly acceptUnconstrainedCA?: boolean;
 }
 
 export interface NodeAuthorityTools {
@@ -58,9 +64,11 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   readonly #closing = new AbortController();
   readonly #turns: Turns;
   readonly #keys: NodeKeys;
+  readonly #orders: KeyOrders;
   #bundle: TrustBundle;
   #active: { ca?: NodeCa | undefined; jwt?: JwtSigningKey | undefined } = {};
   #lastSuccess: number | undefined;
+  #writing: Promise<void> = Promise.resolve();
 
   private constructor(options: NodeAuthorityOptions, tools: NodeAuthorityTools, state: NodeState) {
     this.#options = options;
@@ -68,6 +76,7 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     // Whatever another node has signed under a root ends by then: it has stopped using that root within the overlap.
     this.#keys = new NodeKeys(state, tools.clock, options.ttlMs + tools.upstream.overlapMs);
     this.#bundle = this.#keys.bundle(options.trustDomain);
+    this.#orders = this.#makeOrders();
     this.#turns = new Turns(tools, { makeWhatIsDue: () => this.#makeWhatIsDue(), nextTurn: (since) => this.#nextTurn(since) });
     this.#stopListening = [tools.clock.onStep(() => this.#turns.nudge()), tools.upstream.onChange(() => this.#turns.nudge())];
   }
@@ -100,6 +109,11 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     throw fatal;
   }
 
+  /** The rotation by hand. */
+  get orders(): AuthorityOrders {
+    return this.#orders;
+  }
+
   async ready(): Promise<void> {
     if (this.#keys.ca === undefined || this.#keys.jwt === undefined) await this.#turns.current;
   }
@@ -112,10 +126,15 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     return this.#ca().chain;
   }
 
-  jwtKey(): JwtKey {
+  jwtKey(): JwtSigningKey {
     const key = this.#keys.jwt;
     if (key === undefined) throw new SignetError('authority_unavailable', 'there is no JWT key that is valid now');
     return key;
+  }
+
+  /** All JWT keys that have not ended, those that sign later among them. */
+  jwtKeys(): readonly JwtSigningKey[] {
+    return publishedOf(this.#keys.state.jwt, this.#tools.clock.now());
   }
 
   current(): TrustBundle {
@@ -152,6 +171,7 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     this.#closing.abort(new SignetError('stopped', 'the agent stops'));
     for (const stop of this.#stopListening) stop();
     await this.#turns.close();
+    await this.#writing.catch(() => undefined);
   }
 
   get #isClosed(): boolean {
@@ -168,13 +188,14 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   /** Resolves with what has failed; the rest is done nevertheless. */
   async #makeWhatIsDue(): Promise<unknown> {
     const { clock, upstream } = this.#tools;
-    const jwtStep = dueStep(this.#keys.state.jwt, clock.now());
+    const jwtStep = dueStepOf(this.#keys.state.jwt, clock.now());
     const key = jwtStep === 'none' ? undefined : await newJwtSigningKey(clock.now(), this.#options.ttlMs, jwtStep === 'prepare');
     if (this.#isClosed) return undefined;
-    if (key !== undefined) this.#tell('jwt', 'prepared', key.kid, key.notAfter);
     const { state } = this.#keys;
     const roots = followRoots(state.roots, upstream.roots(), clock.now());
-    this.#change({ ...state, roots, jwt: key === undefined ? state.jwt : [...state.jwt, key] });
+    // What an operator has had made meanwhile is not made a second time.
+    const isDue = key !== undefined && dueStepOf(state.jwt, clock.now()) !== 'none';
+    this.#change({ ...state, roots, jwt: isDue ? [...state.jwt, key] : state.jwt });
     const failure = this.#isCaDue() ? await this.#renewCa() : undefined;
     if (this.#isClosed) return undefined;
     if (!this.#keys.isWritten) await this.#write();
@@ -187,7 +208,7 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   /** While something fails, only the retry is due. */
   #isDue(): boolean {
     if (this.#turns.failure !== undefined) return false;
-    return this.#isCaDue() || dueStep(this.#keys.state.jwt, this.#tools.clock.now()) !== 'none';
+    return this.#isCaDue() || dueStepOf(this.#keys.state.jwt, this.#tools.clock.now()) !== 'none';
   }
 
   /** The newest counts: when it signs later only, it is on its way. */
@@ -202,20 +223,17 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   }
 
   async #renewCa(): Promise<unknown> {
-    const { clock, random, upstream } = this.#tools;
+    const { clock, upstream } = this.#tools;
     try {
-      const { ca, roots } = await intermediateFrom(upstream, this.#options, { clock, random, signal: this.#closing.signal });
+      const { ca, roots: known } = await this.#ask(this.#closing.signal);
       if (this.#isClosed) return undefined;
       const now = clock.now();
-      this.#lastSuccess = now;
       const { state } = this.#keys;
-      const known = addRoots(state.roots, roots, now);
       const active = activeOf(state.cas, now);
       const isAtOnce = active === undefined || active.root.equals(ca.root);
       const activatesAt = isAtOnce ? now : Math.max(now, usableFrom(known, ca.root, upstream.overlapMs));
       // One that waits for its turn under a CA that has been replaced again will not get it.
       const cas = state.cas.filter((one) => one.activatesAt <= now);
-      this.#tell('x509', 'prepared', ca.subject, ca.notAfter);
       this.#change({ ...state, roots: known, cas: [...cas, { ...ca, activatesAt }] });
       return undefined;
     } catch (error) {
@@ -223,18 +241,83 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     }
   }
 
+  /** Another node CA, and the roots that are known with it. */
+  async #ask(signal: AbortSignal): Promise<{ readonly ca: Omit<NodeCa, 'activatesAt'>; readonly roots: readonly KnownRoot[] }> {
+    const { clock, random, upstream } = this.#tools;
+    const { ca, roots } = await intermediateFrom(upstream, this.#options, { clock, random, signal });
+    const now = clock.now();
+    this.#lastSuccess = now;
+    return { ca, roots: addRoots(this.#keys.state.roots, roots, now) };
+  }
+
+  #makeOrders(): KeyOrders {
+    const { clock, upstream } = this.#tools;
+    const keep = (): Promise<void> => this.#keep();
+    const x509 = new NodeCaOrders({
+      clock,
+      overlapMs: upstream.overlapMs,
+      cas: () => this.#keys.state.cas,
+      roots: () => this.#keys.state.roots,
+      active: () => this.#keys.ca,
+      ask: async (signal) => {
+        const { ca, roots } = await this.#ask(AbortSignal.any([signal, this.#closing.signal]));
+        this.#adopt({ roots });
+        return ca;
+      },
+      adopt: (cas) => this.#adopt({ cas }),
+      keep,
+      replace: () => this.#orders.tellTaint({ kind: 'x509', withinMs: REPLACED_WITHIN_MS }),
+    });
+    const jwt = new RingOrders<JwtSigningKey>({
+      ring: () => this.#keys.jwtRing(this.#options.ttlMs),
+      make: () => newJwtSigningKey(clock.now(), this.#options.ttlMs, true),
+      adopt: (all) => this.#adopt({ jwt: all }),
+      keep,
+      replace: ({ kid }) => this.#orders.tellTaint({ kind: 'jwt', kid }),
+    });
+    return new KeyOrders({ x509, jwt }, () => x509.roots());
+  }
+
+  /** Takes over what an operator has ordered. */
+  #adopt(part: Partial<NodeState>): void {
+    if (this.#isClosed) throw new SignetError('stopped', 'the agent stops');
+    this.#change({ ...this.#keys.state, ...part });
+    this.#turns.nudge();
+  }
+
   /** Takes a new state over: from here to the publication nothing waits, since what is not public must not sign (FED-03). */
   #change(state: NodeState): void {
+    const before = this.#keys.state;
     const { cas, jwt } = this.#keys.change(state);
+    for (const ca of added(state.cas, before.cas)) this.#tell('x509', 'prepared', ca.subject, ca.notAfter);
+    for (const key of added(state.jwt, before.jwt)) this.#tell('jwt', 'prepared', key.kid, key.notAfter);
     for (const ca of cas) this.#tell('x509', 'retired', ca.subject, ca.notAfter);
     for (const key of jwt) this.#tell('jwt', 'retired', key.kid, key.notAfter);
     this.#publish();
     this.#tellActive();
   }
 
-  async #write(): Promise<void> {
-    await writeNodeState(this.#options.privateDir, this.#options.trustDomain, this.#keys.state);
-    this.#keys.noteWritten();
+  /** Writes what was ordered. What cannot be written is tried again in turn. */
+  async #keep(): Promise<void> {
+    try {
+      await this.#write();
+    } catch (error) {
+      const text = `a restart would forget what was ordered, because it could not be written: ${messageOf(error)}. It is tried again; until then a key that is not written signs only where no other can.`;
+      throw new SignetError('state_unwritable', text, { cause: error });
+    }
+  }
+
+  /** One at a time: what has changed meanwhile is written too. */
+  #write(): Promise<void> {
+    this.#writing = this.#writing.catch(() => undefined).then(() => this.#writeState());
+    return this.#writing;
+  }
+
+  async #writeState(): Promise<void> {
+    const { state } = this.#keys;
+    if (this.#keys.isWritten) return;
+    await writeNodeState(this.#options.privateDir, this.#options.trustDomain, state);
+    this.#keys.noteWritten(state);
     this.#tellActive();
   }
 
@@ -274,4 +357,9 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   #tell(kind: 'x509' | 'jwt', step: 'prepared' | 'activated' | 'retired', id: string, notAfter: number): void {
     this.#tools.events.publish('authorityRotated', { kind, step, id, notAfter });
   }
+}
+
+/** Those whose keys are not among the keys of `before`. */
+function added<T extends { readonly publicKey: object }>(all: readonly T[], before: readonly T[]): readonly T[] {
+  return all.filter(({ publicKey }) => !before.some((one) => one.publicKey === publicKey));
 }

@@ -37,6 +37,8 @@ export interface NodeCaAsked {
   /** Milliseconds since the Unix epoch; a later end is refused. */
   readonly latestEnd: number;
   readonly nameConstraint: NameConstraint;
+  /** Also take one without the name constraint that was asked for, or with another path length. */
+  readonly acceptUnconstrainedCA?: boolean;
 }
 
 const { KeyUsageFlags } = x509;
@@ -123,9 +125,7 @@ function* findings(ca: CaCertificate, asked: NodeCaAsked, path: CaPath, now: num
   yield* keyFindings(ca, asked.keys);
   yield* uriFindings(ca, asked.trustDomain);
   yield* useFindings(ca);
-  if (asked.nameConstraint === 'uri' && !isConstrainedTo(ca, asked.trustDomain)) {
-    yield `it lacks the critical name constraint to URIs of ${asked.trustDomain} alone that was asked for (RFC 5280 §4.2.1.10)`;
-  }
+  if (asked.acceptUnconstrainedCA !== true) yield* limitFindings(ca, asked);
   if (ca.notAfter > asked.latestEnd) yield `it ends at ${iso(ca.notAfter)}, later than ${iso(asked.latestEnd)}, which was asked for`;
   const above = path.chain[1] ?? path.root;
   const isNamed = namesOf(ca.der).issuer.equals(namesOf(above.der).subject);
@@ -147,10 +147,17 @@ function* uriFindings(ca: CaCertificate, trustDomain: TrustDomain): Iterable<str
 function* useFindings(ca: CaCertificate): Iterable<string> {
   const constraints = ca.parsed.getExtension(x509.BasicConstraintsExtension);
   if (constraints?.critical !== true) yield 'its basic constraints are not critical (RFC 5280 §4.2.1.9)';
-  if (constraints?.pathLength !== 0) yield `its path length is ${constraints?.pathLength ?? 'not limited'} and not 0 (RFC 5280 §4.2.1.9)`;
   const usage = ca.parsed.getExtension(x509.KeyUsagesExtension);
   if (usage?.critical !== true) yield 'its key usage is not critical (X509-SVID §4.3)';
   if (((usage?.usages ?? 0) & ~ALLOWED_USES) !== 0) yield 'its key usage allows more than signing certificates, CRLs and data';
+}
+
+/** What not every upstream can give, and an operator may do without. */
+function* limitFindings(ca: CaCertificate, { nameConstraint, trustDomain }: NodeCaAsked): Iterable<string> {
+  if (ca.pathLength !== 0) yield `its path length is ${ca.pathLength ?? 'not limited'} and not 0 (RFC 5280 §4.2.1.9)`;
+  if (nameConstraint === 'uri' && !isConstrainedTo(ca, trustDomain)) {
+    yield `it lacks the critical name constraint to URIs of ${trustDomain} alone that was asked for (RFC 5280 §4.2.1.10)`;
+  }
 }
 
 /** Exactly the one host and nothing less: a second one would let this node sign for another trust domain. */

@@ -6,7 +6,9 @@ import { jwtAuthority } from './keys.ts';
 import { endOf } from './known-roots.ts';
 import type { NodeCa } from './node-ca.ts';
 import type { NodeState } from './node-state.ts';
-import { activeOf, nextChange, publishedOf, type Rotating } from './rotation.ts';
+import type { Ring } from './key-plans.ts';
+import { publishedOf, type Rotating } from './rotation.ts';
+import { keptOf, nextChangeOf, signingOf } from './tainted.ts';
 
 /** What a change has taken away. */
 export interface Retired {
@@ -27,7 +29,7 @@ export class NodeKeys {
     this.#clock = clock;
     this.#holdMs = holdMs;
     this.#state = state;
-    this.#noteWritten(state);
+    this.noteWritten(state);
   }
 
   get state(): NodeState {
@@ -41,34 +43,46 @@ export class NodeKeys {
 
   /** The node CA that signs now. */
   get ca(): NodeCa | undefined {
-    return this.#activeOf(this.#state.cas);
+    return signingOf(this.#state.cas, this.#written, this.#clock.now());
   }
 
   /** The JWT key that signs now. */
   get jwt(): JwtSigningKey | undefined {
-    return this.#activeOf(this.#state.jwt);
+    return signingOf(this.#state.jwt, this.#written, this.#clock.now());
   }
 
-  /** Takes `state` over without what has ended and without the keys of node CAs that have been followed by one that is kept. */
+  /** The JWT keys as they follow one another; `ttlMs` is the life of one. */
+  jwtRing(ttlMs: number): Ring<JwtSigningKey> {
+    return { kind: 'jwt', all: this.#state.jwt, active: this.jwt, idOf: ({ kid }) => kid, now: this.#clock.now(), ttlMs };
+  }
+
+  /**
+   * Takes `state` over without what has ended and without the keys of node CAs that have been followed by one that is kept. Returns
+   * what is gone of the state before.
+   */
   change(state: NodeState): Retired {
     const now = this.#clock.now();
-    const active = this.#activeOf(state.cas);
+    const active = signingOf(state.cas, this.#written, now);
     const followedUntil = active !== undefined && this.#written.has(active) ? active.activatesAt : -Infinity;
     const cas = publishedOf(state.cas, now).filter((ca) => ca.activatesAt >= followedUntil);
-    const jwt = publishedOf(state.jwt, now);
+    const jwt = keptOf(state.jwt, now);
+    const before = this.#state;
     const roots = state.roots.filter((root) => now < endOf(root, cas, this.#holdMs));
     const isSame = sameItems(cas, this.#state.cas) && sameItems(jwt, this.#state.jwt) && sameItems(roots, this.#state.roots);
     if (!isSame) {
       this.#state = { cas, jwt, roots };
       this.#isWritten = false;
     }
-    return { cas: state.cas.filter((ca) => !cas.includes(ca)), jwt: state.jwt.filter((key) => !jwt.includes(key)) };
+    return {
+      cas: before.cas.filter(({ publicKey }) => !cas.some((ca) => ca.publicKey === publicKey)),
+      jwt: before.jwt.filter(({ kid }) => !jwt.some((key) => key.kid === kid)),
+    };
   }
 
-  /** Says that the file holds the state as it is. */
-  noteWritten(): void {
-    this.#noteWritten(this.#state);
-    this.#isWritten = true;
+  /** Says that the file holds `state`. */
+  noteWritten(state: NodeState): void {
+    for (const one of [...state.cas, ...state.jwt]) this.#written.add(one);
+    this.#isWritten = this.#state === state;
   }
 
   bundle(trustDomain: TrustDomain): TrustBundle {
@@ -76,7 +90,7 @@ export class NodeKeys {
     return {
       trustDomain,
       x509Authorities: this.#state.roots.filter((root) => now < root.notAfter).map(({ certificate }) => certificate),
-      jwtAuthorities: publishedOf(this.#state.jwt, now).map((key) => jwtAuthority(key.publicKey)),
+      jwtAuthorities: keptOf(this.#state.jwt, now).map((key) => jwtAuthority(key.publicKey)),
     };
   }
 
@@ -87,17 +101,7 @@ export class NodeKeys {
       ...cas.flatMap((ca) => [ca.activatesAt, ca.renewAt, ca.notAfter]),
       ...roots.map((root) => endOf(root, cas, this.#holdMs)),
     ];
-    return Math.min(nextChange(jwt, since), ...moments.filter((moment) => moment > since));
-  }
-
-  #noteWritten({ cas, jwt }: NodeState): void {
-    for (const one of [...cas, ...jwt]) this.#written.add(one);
-  }
-
-  /** A key that is not written yet signs only when no other can: a restart would replace it. */
-  #activeOf<T extends Rotating>(all: readonly T[]): T | undefined {
-    const now = this.#clock.now();
-    return activeOf(all.filter((one) => this.#written.has(one)), now) ?? activeOf(all, now);
+    return Math.min(nextChangeOf(jwt, since), ...moments.filter((moment) => moment > since));
   }
 }
 

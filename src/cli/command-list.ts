@@ -1,6 +1,19 @@
 import { ADMIN_OPTIONS } from './admin-options.ts';
-import { CLIENT_OPTIONS, LOCAL_OPTIONS } from './arguments.ts';
+import { CLIENT_OPTIONS, LOCAL_OPTIONS, type Option, type Options } from './arguments.ts';
 import type { Command } from './command.ts';
+
+const BUNDLE_OPTIONS: Options = {
+  format: { type: 'string', short: 'f', value: 'FORMAT', help: 'print a document: pem, jwks or spiffe' },
+  'trust-domain': { type: 'string', value: 'NAME', help: 'only this trust domain' },
+  ...CLIENT_OPTIONS,
+};
+
+const FORCE: Option = { type: 'boolean', help: 'although not everybody can have the new key yet' };
+
+const AUTHORITY_OPTIONS: Options = {
+  'dry-run': { type: 'boolean', help: 'only tell what would happen' },
+  ...ADMIN_OPTIONS,
+};
 
 /** Every command, in the order of the list in `signet --help`. */
 export const COMMANDS: Readonly<Record<string, Command>> = {
@@ -40,17 +53,25 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     details:
       'A document is about one trust domain, by default the own one: pem holds its X.509 authorities, jwks its\n' +
       'JWT keys (RFC 7517), spiffe both (SPIFFE bundle).',
-    options: {
-      format: { type: 'string', short: 'f', value: 'FORMAT', help: 'print a document: pem, jwks or spiffe' },
-      'trust-domain': { type: 'string', value: 'NAME', help: 'only this trust domain' },
-      ...CLIENT_OPTIONS,
-    },
+    options: BUNDLE_OPTIONS,
     positionals: [0, 0],
     examples: [
       'signet fetch bundle',
       'signet fetch bundle --format pem > bundle.pem',
       'signet fetch bundle --format spiffe --trust-domain partner.test',
     ],
+    load: async () => (await import('./fetch-bundle.ts')).fetchBundle,
+  },
+  'bundle show': {
+    usage: '[--format spiffe|pem|jwks] [--trust-domain NAME] [options]',
+    summary: 'the same as fetch bundle, for those who look after trust',
+    details:
+      'Without a format: the bundles of all trust domains that this process may see. A document is about one trust domain, by\n' +
+      'default the own one: spiffe holds X.509 authorities and JWT keys (SPIFFE bundle), pem the former, jwks the latter. Sequence\n' +
+      'number and refresh hint are not in the Workload API, so they are left out.',
+    options: BUNDLE_OPTIONS,
+    positionals: [0, 0],
+    examples: ['signet bundle show', 'signet bundle show --format spiffe > example.org.json'],
     load: async () => (await import('./fetch-bundle.ts')).fetchBundle,
   },
   watch: {
@@ -123,6 +144,58 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     positionals: [0, 0],
     examples: ['signet status', 'signet status --output json | jq .reasons'],
     load: async () => (await import('./status.ts')).status,
+  },
+  'authority show': {
+    usage: '[options]',
+    summary: 'list the keys that sign, have signed and will sign',
+    details:
+      'prepared: in the bundle, signs later; active: signs; old: signs no more, but what it has signed is valid; tainted: not to\n' +
+      'be relied on any more. Keys follow one another by themselves; prepare, activate, taint and revoke do it by hand.',
+    options: ADMIN_OPTIONS,
+    positionals: [0, 0],
+    examples: ['signet authority show', "signet authority show --output json | jq -r '.keys[] | select(.state == \"old\") | .id'"],
+    load: async () => (await import('./authority.ts')).showAuthority,
+  },
+  'authority prepare': {
+    usage: 'x509|jwt [options]',
+    summary: 'make a successor of the key that signs, and publish it',
+    details:
+      'It does not sign before it is activated. Where the root is not the agent\'s own (authority.type files, vault), the new\n' +
+      'root is added there instead.',
+    options: AUTHORITY_OPTIONS,
+    positionals: [1, 1],
+    examples: ['signet authority prepare x509', 'signet authority prepare jwt --dry-run'],
+    load: async () => (await import('./authority.ts')).prepareAuthority,
+  },
+  'authority activate': {
+    usage: 'x509|jwt [--force] [options]',
+    summary: 'have the prepared key sign from now on',
+    details:
+      'Refused until it has been in the bundle long enough for everybody to have it. The key before it stays in the bundle, so\n' +
+      'that what it has signed is valid to its end.',
+    options: { force: FORCE, ...AUTHORITY_OPTIONS },
+    positionals: [1, 1],
+    examples: ['signet authority activate x509', 'signet authority activate jwt --output json'],
+    load: async () => (await import('./authority.ts')).activateAuthority,
+  },
+  'authority taint': {
+    usage: 'ID [--force] [options]',
+    summary: 'give a key up: it never signs again, and what it has signed is replaced at once',
+    details:
+      'SVIDs under it are replaced within seconds; a minute later it leaves the bundle. For the key that signs a successor must\n' +
+      'be prepared; a node CA is replaced by another from the CA above. An ID that begins with "-" is written after "--".',
+    options: { force: FORCE, ...AUTHORITY_OPTIONS },
+    positionals: [1, 1],
+    examples: ['signet authority taint 3f9c1a77', 'signet authority taint 3f9c1a77 --dry-run', 'signet authority taint -- -QxV8t'],
+    load: async () => (await import('./authority.ts')).taintAuthority,
+  },
+  'authority revoke': {
+    usage: 'ID [options]',
+    summary: 'take a tainted key out of the bundle at once',
+    options: AUTHORITY_OPTIONS,
+    positionals: [1, 1],
+    examples: ['signet authority revoke 3f9c1a77'],
+    load: async () => (await import('./authority.ts')).revokeAuthority,
   },
   'config check': {
     usage: 'FILE [options]',

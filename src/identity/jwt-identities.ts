@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import { messageOf } from '../errors.ts';
+import { messageOf, SignetError } from '../errors.ts';
 import type { EventBus } from '../events.ts';
 import type { Random } from '../random.ts';
 import { entryKey, type Entry } from '../spiffe/entry.ts';
@@ -38,6 +38,8 @@ const MISS = { hit: false } as const;
 
 interface Slot {
   svid: JwtSvid | undefined;
+  /** Of the key that has signed it. */
+  kid: string | undefined;
   renewAt: number;
   pending: Promise<JwtSvid> | undefined;
   failures: number;
@@ -53,6 +55,8 @@ export class JwtIdentities {
   readonly #tools: JwtTools;
   readonly #identities = new Map<string, Map<string, Slot>>();
   readonly #closing = new AbortController();
+  /** Keys whose tokens are not given out any more. */
+  readonly #dropped = new Set<string>();
 
   constructor(options: JwtIdentitiesOptions, tools: JwtTools) {
     this.#options = options;
@@ -91,6 +95,16 @@ export class JwtIdentities {
     return this.#stateOf(this.#slots());
   }
 
+  /** Drops every token that the key `kid` has signed, those that are being made included: they are signed again when they are asked for. */
+  dropSignedBy(kid: string): void {
+    this.#dropped.add(kid);
+    for (const slot of this.#slots()) {
+      if (slot.kid !== kid) continue;
+      slot.svid = undefined;
+      slot.kid = undefined;
+    }
+  }
+
   close(): void {
     this.#closing.abort();
     this.#identities.clear();
@@ -101,7 +115,10 @@ export class JwtIdentities {
     const since = clock.monotonic();
     try {
       const ttlMs = entry.jwtTtlMs ?? this.#options.ttlMs;
-      const signed = await signer.sign({ id: entry.id, audience, ttlMs }, this.#closing.signal);
+      const request = { id: entry.id, audience, ttlMs };
+      let signed = await signer.sign(request, this.#closing.signal);
+      if (this.#dropped.has(signed.kid)) signed = await signer.sign(request, this.#closing.signal);
+      if (this.#dropped.has(signed.kid)) throw new SignetError('authority_unavailable', 'the JWT key that signs is not to be relied on any more');
       const svid: JwtSvid = { id: entry.id, token: signed.token, issuedAt: signed.issuedAt, expiresAt: signed.expiresAt };
       events.publish('issued', {
         kind: 'jwt',
@@ -113,6 +130,7 @@ export class JwtIdentities {
         ...boundPod(entry),
       });
       slot.svid = svid;
+      slot.kid = signed.kid;
       slot.renewAt = renewalOf(signed.issuedAt, signed.expiresAt, random);
       slot.failures = 0;
       return svid;
@@ -149,7 +167,7 @@ export class JwtIdentities {
 }
 
 function newSlot(): Slot {
-  return { svid: undefined, renewAt: 0, pending: undefined, failures: 0, retryAt: 0 };
+  return { svid: undefined, kid: undefined, renewAt: 0, pending: undefined, failures: 0, retryAt: 0 };
 }
 
 /** The value under `key`, made if missing, now the most recently used; the least recently used goes when there are too many. */

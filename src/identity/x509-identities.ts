@@ -6,8 +6,9 @@ import type { Random } from '../random.ts';
 import { entryKey, type Entry } from '../spiffe/entry.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
 import type { KeyType } from '../spiffe/key-type.ts';
-import type { X509Signer } from '../spiffe/signing.ts';
+import type { X509Request, X509Signer } from '../spiffe/signing.ts';
 import type { X509Svid } from '../spiffe/svid.ts';
+import { createLeafRequest } from './leaf-request.ts';
 import { boundPod } from './pod-uid.ts';
 import { backoffOf, isWorthRenewing, renewalOf } from './renewal.ts';
 
@@ -113,6 +114,20 @@ export class X509Identities {
     for (const identity of this.#identities.values()) identity.replaceWithin(withinMs);
   }
 
+  /** Has whatever failed last tried again at once instead of at the end of its wait: what it failed for has come back. */
+  retryFailed(): void {
+    for (const identity of this.#identities.values()) identity.retryFailed();
+  }
+
+  /** Forgets what nobody reads: its CA is not to be relied on any more. Whoever comes for it waits for a new one. */
+  dropUnread(): void {
+    for (const [key, identity] of this.#identities) {
+      if (identity.hasReaders) continue;
+      identity.close();
+      this.#identities.delete(key);
+    }
+  }
+
   close(): void {
     this.#stopStepping();
     this.#closing.abort(new SignetError('stopped', 'the agent stops'));
@@ -208,6 +223,12 @@ class X509Identity {
     this.look();
   }
 
+  retryFailed(): void {
+    if (this.#failures === 0) return;
+    this.#retryAt = this.#tools.clock.monotonic();
+    this.look();
+  }
+
   /** Does what is due: issue at once, wait for the renewal, or nothing when nobody reads. */
   look(): void {
     if (this.#issuing || this.#signal.aborted || this.#readers.size === 0) return;
@@ -258,8 +279,7 @@ class X509Identity {
     const since = clock.monotonic();
     this.#isOutdated = false;
     const keys = await newKeyPair(this.#keyType);
-    const request = { id: this.#entry.id, publicKey: keys.publicKey, ttlMs: this.#ttlMs, dnsNames: this.#entry.dnsNames };
-    const signed = await signer.sign(request, this.#signal);
+    const signed = await signer.sign(this.#requestFor(keys), this.#signal);
     const renewal = this.#svid !== undefined;
     this.#svid = { ...signed, id: this.#entry.id, privateKey: keys.privateKey.export({ format: 'der', type: 'pkcs8' }) };
     this.#issuedAt = clock.now();
@@ -275,6 +295,19 @@ class X509Identity {
       ...boundPod(this.#entry),
     });
     for (const reader of [...this.#readers]) reader();
+  }
+
+  #requestFor(keys: { publicKey: KeyObject; privateKey: KeyObject }): X509Request {
+    const { id, dnsNames } = this.#entry;
+    const heldUntil = this.current()?.notAfter;
+    return {
+      id,
+      publicKey: keys.publicKey,
+      ttlMs: this.#ttlMs,
+      dnsNames,
+      csr: () => createLeafRequest(keys, { id, dnsNames }),
+      ...(heldUntil === undefined ? {} : { heldUntil }),
+    };
   }
 
   #failed(error: unknown): void {

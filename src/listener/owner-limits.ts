@@ -33,6 +33,7 @@ export class OwnerLimits {
   readonly #shares = new Map<string, Share>();
   #connections = 0;
   #calls = 0;
+  #opening = 0;
 
   constructor(limits: ShareLimits, clock: Clock) {
     this.#limits = limits;
@@ -61,16 +62,23 @@ export class OwnerLimits {
     this.#forget(owner, share);
   }
 
+  /** Connections whose first bytes are awaited now. */
+  get opening(): number {
+    return this.#opening;
+  }
+
   /** Until `opened`: the first bytes of a connection are awaited. False when the owner has many such connections already. */
   beginOpening(owner: string): boolean {
     const share = this.#share(owner);
     share.opening += 1;
+    this.#opening += 1;
     return share.opening <= OPENING_PER_OWNER;
   }
 
   opened(owner: string): void {
     const share = this.#share(owner);
     share.opening -= 1;
+    this.#opening -= 1;
     this.#forget(owner, share);
   }
 

@@ -104,8 +104,12 @@ function listen(server: Server, path: string): Promise<void> {
   });
 }
 
-/** A socket may be replaced, whether somebody listens or not; anything else was put there by mistake. */
-function assertReplaceable(path: string): void {
+/**
+ * A socket may be replaced, whether somebody listens or not; anything else was put there by mistake.
+ *
+ * @throws SignetError `in_use`
+ */
+export function assertReplaceable(path: string): void {
   let stat;
   try {
     stat = lstatSync(path);

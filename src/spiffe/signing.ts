@@ -18,6 +18,13 @@ export interface X509Request {
   readonly publicKey: KeyObject;
   readonly ttlMs: number;
   readonly dnsNames: readonly string[];
+  /**
+   * A PKCS #10 request for the same in DER, signed with the workload's private key, for a CA that wants to see that it is held
+   * (RFC 2986 §4). Made when it is asked for: the key itself stays with whoever asks.
+   */
+  csr(): Promise<Buffer>;
+  /** When the SVID that this one replaces ends, in milliseconds since the Unix epoch; absent when the workload has none. */
+  readonly heldUntil?: number;
 }
 
 export interface SignedX509 {
@@ -38,6 +45,8 @@ export interface JwtRequest {
   /** In the order in which they go into `aud`. */
   readonly audience: readonly string[];
   readonly ttlMs: number;
+  /** When the token that this one replaces ends, in milliseconds since the Unix epoch; absent when the caller waits for this one. */
+  readonly heldUntil?: number;
 }
 
 export interface SignedJwt {

@@ -1,9 +1,9 @@
-import type { Clock } from '../clock.ts';
+import type { Alarm, Clock } from '../clock.ts';
 import { messageOf } from '../errors.ts';
 import type { EventBus, Events, RefusalReason, Who } from '../events.ts';
 import type { Log } from '../log.ts';
 import { AuditFile } from './audit-file.ts';
-import { Repeats } from './repeats.ts';
+import { REPEAT_MS, Repeats } from './repeats.ts';
 import type { AuditFigures } from './sources.ts';
 
 /** What is said of a pod. */
@@ -46,15 +46,22 @@ const FLOODS: ReadonlySet<RefusalReason> = new Set(['too_many_connections', 'too
 
 const LONGEST_DETAIL = 512;
 
+/** A program that forks for each attempt would otherwise fill the disk. */
+const MOST_PIDS = 16;
+
 /**
  * Who was given which identity, and who was not: JSON lines, apart from the log. The same SVID given to the same process again,
- * and the same refusal, are written once in ten seconds, then once more with how often it happened meanwhile (`count`).
+ * and the same refusal, are written once in ten seconds, then once more with how often it happened meanwhile (`count`). Of the
+ * processes of one user or pod, the first sixteen that are refused for one reason have lines of their own.
  */
 export class AuditLog {
   readonly #file: AuditFile;
   readonly #tools: AuditTools;
   readonly #repeats: Repeats<AuditLine>;
   readonly #stops: readonly (() => void)[];
+  /** Of the last ten seconds. */
+  readonly #refusedPids = new Map<string, Set<number | undefined>>();
+  #forgetting: Alarm | undefined;
 
   constructor(path: string, tools: AuditTools) {
     const { events, clock, log } = tools;
@@ -84,6 +91,7 @@ export class AuditLog {
   /** Writes what waits, for a second at most. */
   async close(): Promise<void> {
     for (const stop of this.#stops) stop();
+    this.#forgetting?.cancel();
     this.#repeats.close();
     await this.#file.close();
   }
@@ -110,7 +118,8 @@ export class AuditLog {
   }
 
   #refused({ reason, method, spiffeId, detail, ...who }: Events['refused']): void {
-    const key = `${reason} ${method} ${FLOODS.has(reason) ? '' : who.pid} ${who.uid} ${who.podUid} ${spiffeId}`;
+    const group = `${reason} ${method} ${who.uid} ${who.podUid} ${spiffeId}`;
+    const key = FLOODS.has(reason) || !this.#mayTellApart(group, who.pid) ? group : `${group} ${who.pid}`;
     if (!this.#repeats.isFirst(key)) return;
     this.#first(key, {
       event: 'refused',
@@ -120,6 +129,17 @@ export class AuditLog {
       reason,
       ...(detail === undefined ? {} : { detail: detail.slice(0, LONGEST_DETAIL) }),
     });
+  }
+
+  /** The processes of one user, or pod, that are refused for one reason have lines of their own until they are many. */
+  #mayTellApart(group: string, pid: number | undefined): boolean {
+    const pids = this.#refusedPids.get(group) ?? new Set();
+    if (this.#refusedPids.size === 0) this.#forgetting = this.#tools.clock.after(REPEAT_MS, () => this.#refusedPids.clear());
+    this.#refusedPids.set(group, pids);
+    if (pids.has(pid)) return true;
+    if (pids.size >= MOST_PIDS) return false;
+    pids.add(pid);
+    return true;
   }
 
   #first(key: string, line: AuditLine): void {

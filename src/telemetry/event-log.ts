@@ -19,6 +19,7 @@ export function logEvents(events: EventBus, log: Log, clock: Clock): void {
   events.on('authorityRotated', ({ kind, step, id, notAfter }) =>
     log.info({ event: `${kind}_authority.${step}`, ...(kind === 'jwt' ? { kid: id } : { serial: id }), not_after: iso(notAfter) }, `a signing key was ${step}`),
   );
+  events.on('authorityCommanded', (fact) => logCommanded(log, fact));
   events.on('authorityFailed', ({ error, retryMs }) =>
     log.error({ event: 'authority.failed', err: error, duration_ms: retryMs }, 'the keys could not be rotated; the old ones go on and it is tried again'),
   );
@@ -36,6 +37,13 @@ export function logEvents(events: EventBus, log: Log, clock: Clock): void {
     logConflict(log, hash);
   });
   events.on('entriesChanged', ({ count }) => log.info({ event: 'entries.changed', count }, 'the entries have changed'));
+}
+
+function logCommanded(log: Log, { command, kind, id, uid, pid, outcome, detail }: Events['authorityCommanded']): void {
+  const key = id === undefined ? {} : kind === 'jwt' ? { kid: id } : { serial: id };
+  const fields = { event: `authority.${command}`, reason: outcome, ...key, uid, pid, ...(detail === undefined ? {} : { err: detail }) };
+  if (outcome === 'done') log.info(fields, 'an operator has given an order about the signing keys');
+  else log.warn(fields, "an operator's order about the signing keys was not obeyed");
 }
 
 function logConflict(log: Log, hash: string, count?: number): void {

@@ -1,7 +1,7 @@
 import type { Alarm, Clock } from '../clock.ts';
 
 /** What is the same within this time is told once. */
-const REPEAT_MS = 10_000;
+export const REPEAT_MS = 10_000;
 /** What is remembered at most; more than that is told each time. */
 const MOST_KEYS = 4_096;
 

@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Alarm, Clock } from '../clock.ts';
 import { messageOf, SignetError, systemCode } from '../errors.ts';
 import type { Log } from '../log.ts';
@@ -23,7 +23,7 @@ interface Answer {
   readonly allow?: string;
 }
 
-/** Two Prometheus servers, the kubelet's probes and a person; more than these waits for nobody. */
+/** Two Prometheus servers, the kubelet's probes and a person; when there are more, the address that has most of them loses one. */
 const MOST_CONNECTIONS = 64;
 /** A request has neither a body nor large headers, so it is there at once. Milliseconds. */
 const REQUEST_MS = 5_000;
@@ -41,6 +41,8 @@ const JSON_TYPE = 'application/json; charset=utf-8';
 export class TelemetryServer {
   readonly #options: TelemetryServerOptions;
   readonly #server: Server;
+  /** With the address of each, the oldest first. */
+  readonly #connections = new Map<Socket, string>();
   #alarm: Alarm | undefined;
   #isClosed = false;
   readonly #paths: Readonly<Record<string, () => Answer | Promise<Answer>>>;
@@ -50,7 +52,7 @@ export class TelemetryServer {
     this.#paths = { '/metrics': () => this.#metrics(), '/live': () => this.#live(), '/ready': () => this.#ready() };
     const limits = { requestTimeout: REQUEST_MS, headersTimeout: REQUEST_MS, maxHeaderSize: HEADER_BYTES, connectionsCheckingInterval: 1_000 };
     this.#server = createServer(limits, (request, response) => void this.#handle(request, response));
-    this.#server.maxConnections = MOST_CONNECTIONS;
+    this.#server.on('connection', (socket: Socket) => this.#admit(socket));
     this.#server.maxHeadersCount = MOST_HEADERS;
     this.#server.timeout = IDLE_MS;
   }
@@ -102,6 +104,16 @@ export class TelemetryServer {
 
   #tellFailure(error: unknown): void {
     this.#options.log.warn({ event: 'telemetry.failed', err: messageOf(error) }, 'the telemetry address has failed somebody');
+  }
+
+  /** Nobody can keep the kubelet's probe out by holding all places: whoever holds most gives one up. */
+  #admit(socket: Socket): void {
+    this.#connections.set(socket, socket.remoteAddress ?? '');
+    socket.once('close', () => this.#connections.delete(socket));
+    if (this.#connections.size <= MOST_CONNECTIONS) return;
+    const byAddress = Map.groupBy(this.#connections.keys(), (one) => this.#connections.get(one) ?? '');
+    const [most] = [...byAddress.values()].sort((a, b) => b.length - a.length);
+    most?.[0]?.destroy();
   }
 
   /** Ends at once: what an agent that leaves could still tell is not worth waiting for. */

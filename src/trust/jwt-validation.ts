@@ -10,6 +10,19 @@ export interface ValidJwt {
   readonly audience: readonly string[];
 }
 
+const NOT_SIGNED = 'JS-23: no key of the trust domain has signed the token';
+
+/** A token that may become valid as soon as the key `kid` is in the bundle; `invalid_token` as any other as long as it is not. */
+export class UnknownKeyError extends SignetError {
+  readonly kid: string;
+
+  constructor(kid: string) {
+    super('invalid_token', NOT_SIGNED);
+    this.name = 'UnknownKeyError';
+    this.kid = kid;
+  }
+}
+
 /** Clocks of issuer and validator may differ by this much (JWT-SVID §3.3 allows a small leeway). Seconds. */
 const LEEWAY = 5;
 
@@ -17,7 +30,8 @@ const LEEWAY = 5;
  * Validates a JWT-SVID (JWT-SVID §4, §5; RFC 7519 §7.2) with the bundle of the trust domain of its subject and no other (WA-57).
  *
  * @param now milliseconds since the Unix epoch
- * @throws SignetError `expired_token`, or `invalid_token` with the ID of the broken rule.
+ * @throws SignetError `expired_token`, or `invalid_token` with the ID of the broken rule; of these `UnknownKeyError` when nothing is
+ * wrong but that its key is not in the bundle.
  */
 export function validateJwt(
   token: string,
@@ -28,12 +42,23 @@ export function validateJwt(
   const jwt = readJwt(token);
   const bundle = bundleOf(trustDomainOf(jwt.subject));
   if (bundle === undefined) throw invalid('ID-26: no bundle is held for the trust domain of the subject');
-  if (!isSignedBy(jwt, bundle.jwtAuthorities)) throw invalid('JS-23: no key of the trust domain has signed the token');
+  if (isKeyMissing(jwt, bundle) && isOtherwiseGood(jwt, audience, now)) throw new UnknownKeyError(jwt.kid);
+  if (!isSignedBy(jwt, bundle.jwtAuthorities)) throw invalid(NOT_SIGNED);
   const seconds = now / 1000;
   if (jwt.expires + LEEWAY <= seconds) throw new SignetError('expired_token', 'JS-21: the token has expired');
   if (jwt.notBefore !== undefined && jwt.notBefore - LEEWAY > seconds) throw invalid('JS-35: the token is not valid yet');
   if (!jwt.audience.includes(audience)) throw invalid('JS-16: the token is for another audience');
   return { id: jwt.subject, claims: jwt.claims, audience: jwt.audience };
+}
+
+function isKeyMissing(jwt: UnverifiedJwt, { jwtAuthorities }: TrustBundle): jwt is UnverifiedJwt & { readonly kid: string } {
+  return jwt.kid !== undefined && !jwtAuthorities.some(({ kid }) => kid === jwt.kid);
+}
+
+/** What would be refused with any key need not wait for one. */
+function isOtherwiseGood(jwt: UnverifiedJwt, audience: string, now: number): boolean {
+  const seconds = now / 1000;
+  return jwt.expires + LEEWAY > seconds && (jwt.notBefore ?? 0) - LEEWAY <= seconds && jwt.audience.includes(audience);
 }
 
 function isSignedBy(jwt: UnverifiedJwt, authorities: readonly JwtAuthority[]): boolean {

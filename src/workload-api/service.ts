@@ -12,8 +12,9 @@ import { whoOf } from '../listener/who.ts';
 import type { Entry } from '../spiffe/entry.ts';
 import { parseSpiffeId } from '../spiffe/id.ts';
 import type { JwtSvid } from '../spiffe/svid.ts';
-import { validateJwt } from '../trust/jwt-validation.ts';
+import { UnknownKeyError, validateJwt } from '../trust/jwt-validation.ts';
 import type { TrustStore } from '../trust/trust-store.ts';
+import type { UnknownKeyWaits } from '../trust/unknown-key-waits.ts';
 import { FeedSwitch } from './feed-switch.ts';
 import { BundleFeeds, withDistinctHints, X509SvidFeeds, type Feed } from './feeds.ts';
 import { Gate } from './gate.ts';
@@ -28,6 +29,8 @@ export interface Backend {
   readonly x509: X509Identities;
   readonly jwt: JwtIdentities;
   readonly trust: TrustStore;
+  /** Tokens of other nodes wait here for keys that this one is about to hear of; undefined where there are no other nodes. */
+  readonly unknownKeys?: UnknownKeyWaits | undefined;
 }
 
 export interface ServiceLimits {
@@ -114,7 +117,7 @@ export class WorkloadApi {
       FetchJWTSVID: (call: ServerUnaryCall<JwtRequest, Buffer>, answer: sendUnaryData<Buffer>) =>
         this.#answer('FetchJWTSVID', call, connectionOf, answer, (ready, entries) => this.#fetchJwt(ready, entries, call.request)),
       ValidateJWTSVID: (call: ServerUnaryCall<ValidateRequest, Buffer>, answer: sendUnaryData<Buffer>) =>
-        this.#answer('ValidateJWTSVID', call, connectionOf, answer, (ready) => this.#validateJwt(ready, call.request)),
+        this.#answer('ValidateJWTSVID', call, connectionOf, answer, (ready) => this.#validateInTime(ready, call.request, connectionOf(call)?.caller.owner ?? '')),
       FetchWITSVID: (call: ServerWritableStream<object, Buffer>) => this.#refuseWit('FetchWITSVID', call, connectionOf),
       FetchWITBundles: (call: ServerWritableStream<object, Buffer>) => this.#refuseWit('FetchWITBundles', call, connectionOf),
     };
@@ -138,6 +141,18 @@ export class WorkloadApi {
     if (audience.length > audiences) throw new RefusedCall(refusals.tooManyAudiences);
     if (audience.some((value) => Buffer.byteLength(value) > audienceBytes)) throw new RefusedCall(refusals.longAudience);
     return audience;
+  }
+
+  /** Another node may have signed with a key that this one hears of a moment later. */
+  #validateInTime(ready: Ready, request: ValidateRequest, owner: string): Answer | Promise<Answer> {
+    try {
+      return this.#validateJwt(ready, request);
+    } catch (error) {
+      const cause = error instanceof RefusedCall ? error.cause : undefined;
+      const waiting = cause instanceof UnknownKeyError ? ready.unknownKeys?.wait(cause.kid, owner) : undefined;
+      if (waiting === undefined) throw error;
+      return waiting.then(() => this.#validateJwt(ready, request));
+    }
   }
 
   #validateJwt(ready: Ready, request: ValidateRequest): Answer {

@@ -32,7 +32,7 @@ function signer(issuer: Issuer | undefined, more: Partial<IssuerSource> = {}): N
 }
 
 function request(id: string, more: Partial<X509Request> = {}): X509Request {
-  return { id: parseSpiffeId(id), publicKey: keys.publicKey, ttlMs: HOUR, dnsNames: [], ...more };
+  return { id: parseSpiffeId(id), publicKey: keys.publicKey, ttlMs: HOUR, dnsNames: [], csr: () => Promise.reject(new Error('nobody asks for it')), ...more };
 }
 
 test('a leaf begins a minute before it is made and ends after its TTL', async (t) => {

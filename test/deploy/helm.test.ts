@@ -141,7 +141,7 @@ testIf(needsHelm, 'the chart makes no CA where it could not see that there is on
 });
 
 testIf(needsHelm, 'what is switched off is not there, and neither are the rights for it', (t) => {
-  const off = ['registration.status', 'registration.customResources', 'crds.install', 'flowSchema.enabled', 'networkPolicy.enabled'];
+  const off = ['registration.status', 'registration.customResources', 'crds.install', 'admissionPolicy.enabled', 'flowSchema.enabled', 'networkPolicy.enabled'];
   const manifests = render(t, ['--set', off.map((name) => `${name}=false`).join(',')]);
   t.deepEqual(namesOf(manifests), [
     'ClusterRole/signet',

@@ -18,6 +18,7 @@ testIf(needsKubectl, 'kustomize makes exactly the objects that an agent needs', 
     'ClusterRole/signet',
     'ClusterRoleBinding/signet',
     'ConfigMap/signet-system/signet-<hash>',
+    'CustomResourceDefinition/nodekeysets.signet.dev',
     'CustomResourceDefinition/nodereports.signet.dev',
     'DaemonSet/signet-system/signet',
     'FlowSchema/signet',
@@ -29,8 +30,10 @@ testIf(needsKubectl, 'kustomize makes exactly the objects that an agent needs', 
     'RoleBinding/signet-system/signet',
     'ServiceAccount/signet-system/signet',
     'ValidatingAdmissionPolicy/signet-lease',
+    'ValidatingAdmissionPolicy/signet-node-key-set',
     'ValidatingAdmissionPolicy/signet-node-report',
     'ValidatingAdmissionPolicyBinding/signet-lease',
+    'ValidatingAdmissionPolicyBinding/signet-node-key-set',
     'ValidatingAdmissionPolicyBinding/signet-node-report',
   ]);
 });
@@ -184,7 +187,7 @@ test('every definition has a schema without holes and says what its fields are f
   const files = ['', 'spire'].flatMap((directory) =>
     readdirSync(join(KUSTOMIZE, 'crds', directory)).filter((name) => name.includes('_')).map((name) => join(KUSTOMIZE, 'crds', directory, name)),
   );
-  t.is(files.length, 4);
+  t.is(files.length, 5);
   for (const file of files) {
     const [crd] = readManifests(file);
     t.is(at(crd, 'spec.scope'), 'Cluster');

@@ -49,16 +49,26 @@ export class Deployment {
   }
 
   async rolledOut(): Promise<void> {
-    await this.#kubectl.run(['rollout', 'status', '-n', SYSTEM, 'daemonset/signet', `--timeout=${ROLLOUT_SECONDS}s`], undefined, 2 * ROLLOUT_SECONDS * 1000);
+    await this.#kubectl.run(
+      ['rollout', 'status', '-n', SYSTEM, 'daemonset/signet', `--timeout=${ROLLOUT_SECONDS}s`],
+      undefined,
+      2 * ROLLOUT_SECONDS * 1000,
+    );
   }
 
   /** Removes what `apply` has made, but nothing that was there before, and the agent's directories on the node. */
   async remove(): Promise<void> {
     if (this.#made.length === 0) return;
-    await this.#kubectl.run(['delete', 'daemonset', '-n', SYSTEM, '--all', '--wait=true', '--timeout=60s', '--cascade=foreground']).catch(() => undefined);
+    await this.#kubectl
+      .run(['delete', 'daemonset', '-n', SYSTEM, '--all', '--wait=true', '--timeout=60s', '--cascade=foreground'])
+      .catch(() => undefined);
     await this.#cleanNode();
     await this.#kubectl.run(['delete', 'nodereports.signet.dev', this.#node, '--ignore-not-found']).catch(() => undefined);
-    await this.#kubectl.run(['delete', '--ignore-not-found', '--wait=true', '--timeout=120s', '-f', '-'], listOf(this.#made), 180_000);
+    await this.#kubectl.run(
+      ['delete', '--ignore-not-found', '--wait=true', '--timeout=120s', '-f', '-'],
+      listOf(this.#made),
+      180_000,
+    );
   }
 
   async #rendered(): Promise<readonly KubeObject[]> {
@@ -91,23 +101,43 @@ export class Deployment {
         restartPolicy: 'Never',
         terminationGracePeriodSeconds: 0,
         automountServiceAccountToken: false,
-        containers: [{ name: 'main', image: this.#images.workload, command: ['sh', '-c', remove], volumeMounts: [{ name: 'run', mountPath: '/host' }] }],
+        containers: [
+          {
+            name: 'main',
+            image: this.#images.workload,
+            command: ['sh', '-c', remove],
+            volumeMounts: [{ name: 'run', mountPath: '/host' }],
+          },
+        ],
         volumes: [{ name: 'run', hostPath: { path: '/run' } }],
       },
     });
-    await eventually("the agent's directories are removed from the node", CLEANUP_TIMEOUT_MS, async () => ((await this.#kubectl.pod(RED, name)).status.phase === 'Succeeded' ? true : undefined));
+    await eventually("the agent's directories are removed from the node", CLEANUP_TIMEOUT_MS, async () =>
+      (await this.#kubectl.pod(RED, name)).status.phase === 'Succeeded' ? true : undefined,
+    );
   }
 }
 
 function namespaces(): readonly KubeObject[] {
-  const account = (namespace: string, name: string): KubeObject => ({ apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name, namespace } });
-  const namespace = (name: string): KubeObject => ({ apiVersion: 'v1', kind: 'Namespace', metadata: { name, labels: { 'pod-security.kubernetes.io/enforce': 'privileged' } } });
+  const account = (namespace: string, name: string): KubeObject => ({
+    apiVersion: 'v1',
+    kind: 'ServiceAccount',
+    metadata: { name, namespace },
+  });
+  const namespace = (name: string): KubeObject => ({
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name, labels: { 'pod-security.kubernetes.io/enforce': 'privileged' } },
+  });
   return [namespace(RED), namespace(BLUE), account(RED, 'alpha'), account(RED, 'beta'), account(BLUE, 'alpha')];
 }
 
 /** kubectl prints a List, one object, or several objects one after the other. */
 function parseDocuments(text: string): readonly KubeObject[] {
-  const documents = text.split(/^(?=\{$)/m).filter((part) => part.trim() !== '').map((part) => JSON.parse(part) as KubeObject & { items?: KubeObject[] });
+  const documents = text
+    .split(/^(?=\{$)/m)
+    .filter((part) => part.trim() !== '')
+    .map((part) => JSON.parse(part) as KubeObject & { items?: KubeObject[] });
   return documents.flatMap((document) => document.items ?? [document]);
 }
 

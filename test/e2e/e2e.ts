@@ -13,6 +13,7 @@ import { Kubectl } from './kubectl.ts';
 import { Report } from './report.ts';
 import { runProgram } from './run-program.ts';
 import type { Step } from './step.ts';
+import { caRotation } from './steps/ca-rotation.ts';
 import { identities } from './steps/identities.ts';
 import { kinds } from './steps/kinds.ts';
 import { languages } from './steps/languages.ts';
@@ -26,7 +27,19 @@ import { upgrade } from './steps/upgrade.ts';
 import { BLUE, RED, SYSTEM, World } from './world.ts';
 
 /** In this order: what stops parts of the node comes last, and `scale` needs nothing of the others. */
-const STEPS: Readonly<Record<string, Step>> = { identities, starts, kinds, misuse, languages, 'two-agents': twoAgents, rules, upgrade, outage, scale };
+const STEPS: Readonly<Record<string, Step>> = {
+  identities,
+  starts,
+  kinds,
+  misuse,
+  languages,
+  'two-agents': twoAgents,
+  rules,
+  'ca-rotation': caRotation,
+  upgrade,
+  outage,
+  scale,
+};
 /** The watchers of the first step are asked in most others. */
 const ALWAYS = 'identities';
 const DEFAULT_HARNESS = join(ROOT, '../shared/k8s');
@@ -73,7 +86,8 @@ async function findCluster(): Promise<Cluster | string> {
   const { KUBECONFIG, SIGNET_HARNESS, SIGNET_KUBECTL } = process.env;
   const harness = await Harness.find(SIGNET_HARNESS ?? DEFAULT_HARNESS);
   const isOther = typeof harness === 'string' || KUBECONFIG !== harness.names.kubeconfig;
-  if (KUBECONFIG !== undefined && KUBECONFIG !== '' && isOther) return { kubectl: new Kubectl(SIGNET_KUBECTL ?? 'kubectl', KUBECONFIG), harness: undefined, close };
+  if (KUBECONFIG !== undefined && KUBECONFIG !== '' && isOther)
+    return { kubectl: new Kubectl(SIGNET_KUBECTL ?? 'kubectl', KUBECONFIG), harness: undefined, close };
   if (typeof harness === 'string') {
     await close();
     return `no cluster: KUBECONFIG is not set, and ${harness}`;
@@ -93,7 +107,8 @@ async function findCluster(): Promise<Cluster | string> {
 async function findImages(harness: Harness | undefined): Promise<Images | string> {
   const { SIGNET_E2E_IMAGE: agent, SIGNET_E2E_WORKLOAD_IMAGE: workload } = process.env;
   if (agent !== undefined && workload !== undefined) return { agent, workload };
-  if (harness === undefined) return 'this cluster needs SIGNET_E2E_IMAGE and SIGNET_E2E_WORKLOAD_IMAGE, the names of images that it can pull';
+  if (harness === undefined)
+    return 'this cluster needs SIGNET_E2E_IMAGE and SIGNET_E2E_WORKLOAD_IMAGE, the names of images that it can pull';
   if (!isBuilt()) return 'dist/ is not there: run make build';
   if (!(await hasGo())) return 'the workload program needs go on PATH';
   console.log('e2e: building the images ...');
@@ -125,7 +140,8 @@ async function runIn({ kubectl, harness }: Cluster, images: Images): Promise<num
     report.begin('cleaning up');
     await report.check('nothing is left behind', async () => {
       await deployment.remove();
-      if (harness !== undefined && process.env['SIGNET_E2E_IMAGE'] === undefined) for (const image of Object.values(images)) await harness.removeImage(image);
+      if (harness !== undefined && process.env['SIGNET_E2E_IMAGE'] === undefined)
+        for (const image of Object.values(images)) await harness.removeImage(image);
     });
   }
   report.print();
@@ -140,7 +156,10 @@ async function runSteps(world: World): Promise<void> {
     report.begin(step.title);
     const before = report.length;
     // What is not inside a check was needed for all that follows in its step.
-    const failure = await step.run(world, report).then(() => undefined, (error: unknown) => error);
+    const failure = await step.run(world, report).then(
+      () => undefined,
+      (error: unknown) => error,
+    );
     if (failure !== undefined) await report.check(`${step.title}: to its end`, () => Promise.reject(failure));
     if (report.failedSince(before)) await collect(world, name);
   }
@@ -153,7 +172,10 @@ async function printFacts(world: World): Promise<void> {
   const { nodeInfo } = (await world.kubectl.json<Node>(['get', 'node', world.node])).status;
   const [lines = []] = await world.runToEnd({ namespace: RED, name: 'facts', args: ['facts'] });
   const facts = lines.find((line) => line.event === 'facts');
-  report.note(`kernel ${nodeInfo['kernelVersion']}, kubelet ${nodeInfo['kubeletVersion']}, ${nodeInfo['containerRuntimeVersion']}, ${nodeInfo['osImage']}`);
+  report.note(
+    `kernel ${nodeInfo['kernelVersion']}, kubelet ${nodeInfo['kubeletVersion']}, ` +
+      `${nodeInfo['containerRuntimeVersion']}, ${nodeInfo['osImage']}`,
+  );
   report.note(`cgroups: ${String(facts?.['cgroup'])}; a pod's, as it sees them itself:\n${String(facts?.['text']).trim()}`);
 }
 

@@ -18,7 +18,7 @@ interface Names {
   readonly nodeAddress: string;
 }
 
-/** A single real node on this machine, made by the scripts of a directory that lies beside the checkout. Everything needs root. */
+/** A single real node on this machine, made by the scripts of a directory beside the checkout. Everything needs root. */
 export class Harness {
   readonly directory: string;
   readonly names: Names;
@@ -69,7 +69,9 @@ export class Harness {
   /** Process IDs of a pod's containers that run `program`. They are processes of this machine. */
   processesOf(podUid: string, program: string): readonly number[] {
     const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
-    return pids.filter((pid) => textOf(`/proc/${pid}/cgroup`).includes(podUid) && textOf(`/proc/${pid}/cmdline`).includes(program)).map(Number);
+    return pids
+      .filter((pid) => textOf(`/proc/${pid}/cgroup`).includes(podUid) && textOf(`/proc/${pid}/cmdline`).includes(program))
+      .map(Number);
   }
 
   get staticPods(): string {
@@ -84,7 +86,8 @@ export class Harness {
   async stop(component: Component, signal: NodeJS.Signals): Promise<() => Promise<void>> {
     const pid = this.pid(component);
     const argv = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
-    if (!argv.some((argument) => argument.startsWith(this.names.state))) throw new Error(`process ${pid} is not the harness's ${component}`);
+    if (!argv.some((argument) => argument.startsWith(this.names.state)))
+      throw new Error(`process ${pid} is not the harness's ${component}`);
     process.kill(pid, signal);
     await eventually(`${component} ends`, END_TIMEOUT_MS, async () => (hasEnded(pid) ? true : undefined));
     return async () => this.#start(component, argv);
@@ -96,7 +99,10 @@ export class Harness {
 
   #start(component: Component, argv: readonly string[]): void {
     const log = openSync(join(this.names.state, 'log', `${component}.log`), 'a');
-    const child = spawn('nsenter', [`--net=/run/netns/${this.names.netns}`, ...argv], { detached: true, stdio: ['ignore', log, log] });
+    const child = spawn('nsenter', [`--net=/run/netns/${this.names.netns}`, ...argv], {
+      detached: true,
+      stdio: ['ignore', log, log],
+    });
     child.unref();
     closeSync(log);
     writeFileSync(this.#pidFile(component), `${child.pid}\n`);

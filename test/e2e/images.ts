@@ -24,7 +24,11 @@ const WORKLOAD_IMAGE = 'localhost/signet-e2e-workload:1';
 export async function buildWorkload(into: string): Promise<string> {
   const program = join(into, 'workload');
   const flags = ['-trimpath', '-buildvcs=false', '-ldflags=-s -w'];
-  await runProgram(['go', 'build', ...flags, '-o', program, '.'], { cwd: join(WORKLOAD, 'go'), env: { CGO_ENABLED: '0' }, timeoutMs: BUILD_TIMEOUT_MS });
+  await runProgram(['go', 'build', ...flags, '-o', program, '.'], {
+    cwd: join(WORKLOAD, 'go'),
+    env: { CGO_ENABLED: '0' },
+    timeoutMs: BUILD_TIMEOUT_MS,
+  });
   return program;
 }
 
@@ -75,7 +79,14 @@ interface Lock {
 function installModules(app: string): void {
   const lock = JSON.parse(readFileSync(join(ROOT, 'package-lock.json'), 'utf8')) as Lock;
   for (const [path, { dev, devOptional }] of Object.entries(lock.packages)) {
-    if (path === '' || dev === true || devOptional === true || path.startsWith('node_modules/node/') || path === 'node_modules/node') continue;
+    if (
+      path === '' ||
+      dev === true ||
+      devOptional === true ||
+      path.startsWith('node_modules/node/') ||
+      path === 'node_modules/node'
+    )
+      continue;
     if (existsSync(join(ROOT, path)) && !existsSync(join(app, path))) copy(path, app);
   }
 }

@@ -19,7 +19,12 @@ export interface KubeObject {
 export interface Pod extends KubeObject {
   readonly metadata: Metadata & { readonly uid: string };
   readonly spec: Readonly<Record<string, unknown>> & { readonly nodeName?: string };
-  readonly status: { readonly phase: string; readonly podIP?: string; readonly conditions?: readonly { type: string; status: string }[] };
+  readonly status: {
+    readonly phase: string;
+    readonly podIP?: string;
+    readonly conditions?: readonly { type: string; status: string }[];
+    readonly containerStatuses?: readonly { restartCount: number }[];
+  };
 }
 
 /** The cluster, by way of kubectl: whatever a kubeconfig can say works. */
@@ -34,7 +39,11 @@ export class Kubectl {
   }
 
   run(args: readonly string[], input?: string, timeoutMs?: number): Promise<string> {
-    return runProgram([this.#program, ...args], { env: this.environment, ...(input === undefined ? {} : { input }), ...(timeoutMs === undefined ? {} : { timeoutMs }) });
+    return runProgram([this.#program, ...args], {
+      env: this.environment,
+      ...(input === undefined ? {} : { input }),
+      ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    });
   }
 
   async json<T>(args: readonly string[]): Promise<T> {

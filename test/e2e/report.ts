@@ -60,7 +60,7 @@ export class Report {
     for (const line of this.#lines) {
       if (line.step !== step) console.log(`\n${line.step}`);
       step = line.step;
-      console.log(`  ${line.verdict.padEnd(7)}  ${line.sentence.padEnd(width)}  ${line.verdict === 'passed' ? `${line.seconds.toFixed(1)} s` : firstLine(line.reason)}`);
+      console.log(`  ${line.verdict.padEnd(7)}  ${line.sentence.padEnd(width)}  ${lastColumn(line)}`);
     }
     console.log(`\n${this.#count('passed')} passed, ${this.#count('failed')} failed, ${this.#count('skipped')} skipped`);
   }
@@ -78,6 +78,10 @@ export class Report {
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   return error.cause === undefined ? error.message : `${error.message} (${reasonOf(error.cause)})`;
+}
+
+function lastColumn({ verdict, seconds, reason }: Line): string {
+  return verdict === 'passed' ? `${seconds.toFixed(1)} s` : firstLine(reason);
 }
 
 function firstLine(text: string): string {

@@ -14,7 +14,8 @@ export async function eventually<T>(what: string, timeoutMs: number, probe: () =
     } catch (error) {
       trouble = error;
     }
-    if (performance.now() > end) throw new Error(`not within ${timeoutMs / 1000} s: ${what}`, trouble === undefined ? {} : { cause: trouble });
+    if (performance.now() > end)
+      throw new Error(`not within ${timeoutMs / 1000} s: ${what}`, trouble === undefined ? {} : { cause: trouble });
     await sleep(POLL_MS);
   }
 }

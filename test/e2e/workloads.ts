@@ -16,6 +16,8 @@ export interface Svid {
   /** A fingerprint of the public key. */
   readonly key: string;
   readonly dnsNames: readonly string[] | null;
+  /** The key identifier of the root that the chain leads to. */
+  readonly root: string;
 }
 
 /** A line of a workload program; which members there are depends on `event`. */
@@ -25,6 +27,9 @@ export interface Line {
   readonly t: number;
   readonly svids?: readonly Svid[];
   readonly error?: string;
+  /** Of an update: how many X.509 authorities there are for each trust domain, and what they do not verify. */
+  readonly authorities?: Readonly<Record<string, number>>;
+  readonly unverified?: readonly string[];
   readonly [key: string]: unknown;
 }
 
@@ -43,7 +48,12 @@ export interface PodPlan {
   readonly spec?: Readonly<Record<string, unknown>>;
 }
 
-export function container(images: Images, name: string, args: readonly string[], more: Readonly<Record<string, unknown>> = {}): Readonly<Record<string, unknown>> {
+export function container(
+  images: Images,
+  name: string,
+  args: readonly string[],
+  more: Readonly<Record<string, unknown>> = {},
+): Readonly<Record<string, unknown>> {
   return {
     name,
     image: images.workload,
@@ -81,11 +91,20 @@ export async function linesOf(kubectl: Kubectl, namespace: string, pod: string, 
 }
 
 export function parseLines(text: string): readonly Line[] {
-  return text.split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line) as Line);
+  return text
+    .split('\n')
+    .filter((line) => line.startsWith('{'))
+    .map((line) => JSON.parse(line) as Line);
 }
 
 /** The first line that `wanted` accepts. */
-export function lineOf(kubectl: Kubectl, pod: { namespace: string; name: string; container?: string }, wanted: (line: Line) => boolean, what: string, timeoutMs = SVID_TIMEOUT_MS): Promise<Line> {
+export function lineOf(
+  kubectl: Kubectl,
+  pod: { namespace: string; name: string; container?: string },
+  wanted: (line: Line) => boolean,
+  what: string,
+  timeoutMs = SVID_TIMEOUT_MS,
+): Promise<Line> {
   let last: Line | undefined;
   const where = `${pod.namespace}/${pod.name}`;
   const found = eventually(`${where}: ${what}`, timeoutMs, async () => {
@@ -93,10 +112,19 @@ export function lineOf(kubectl: Kubectl, pod: { namespace: string; name: string;
     last = lines.at(-1);
     return lines.find(wanted);
   });
-  return found.catch((error: unknown) => Promise.reject(last === undefined ? error : new Error(`${where}: ${what} did not come; the last line is ${JSON.stringify(last)}`)));
+  return found.catch((error: unknown) =>
+    Promise.reject(
+      last === undefined ? error : new Error(`${where}: ${what} did not come; the last line is ${JSON.stringify(last)}`),
+    ),
+  );
 }
 
-export function eventOf(kubectl: Kubectl, pod: { namespace: string; name: string; container?: string }, event: string, timeoutMs?: number): Promise<Line> {
+export function eventOf(
+  kubectl: Kubectl,
+  pod: { namespace: string; name: string; container?: string },
+  event: string,
+  timeoutMs?: number,
+): Promise<Line> {
   return lineOf(kubectl, pod, (line) => line.event === event || line.event === 'failed', `a line "${event}"`, timeoutMs);
 }
 

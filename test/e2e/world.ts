@@ -62,7 +62,9 @@ export class World {
 
   remove(...pods: readonly Named[]): Promise<unknown> {
     const namespaces = Map.groupBy(pods, (pod) => pod.namespace);
-    return Promise.all([...namespaces].map(([namespace, those]) => this.kubectl.remove('pod', namespace, ...those.map((pod) => pod.name))));
+    return Promise.all(
+      [...namespaces].map(([namespace, those]) => this.kubectl.remove('pod', namespace, ...those.map((pod) => pod.name))),
+    );
   }
 
   /** Runs a pod to the first line `event`, and removes it. */
@@ -93,18 +95,35 @@ export class World {
     return linesOf(this.kubectl, namespace, name);
   }
 
-  /** The next update of each watcher of the cast that was printed after the moment `since` (Unix time in milliseconds). */
-  updatesSince(since: number, timeoutMs?: number): Promise<readonly Line[]> {
-    return Promise.all(CAST.map((pod) => lineOf(this.kubectl, pod, (line) => line.event === 'update' && line.t > since, 'an update', timeoutMs)));
+  /**
+   * The next update of each watcher of the cast that was printed after the moment `since` (Unix time in milliseconds), and that
+   * `wanted` accepts.
+   */
+  updatesSince(since: number, timeoutMs?: number, wanted: (line: Line) => boolean = () => true): Promise<readonly Line[]> {
+    return Promise.all(
+      CAST.map((pod) =>
+        lineOf(this.kubectl, pod, (line) => line.event === 'update' && line.t > since && wanted(line), 'an update', timeoutMs),
+      ),
+    );
   }
 
-  /** @throws Error that says which watcher of the cast was told something else than its own ID */
+  /**
+   * @throws Error that says which watcher of the cast was told something else than its own ID, or something that its bundle does
+   *   not verify, or was restarted
+   */
   async assertCastKeptItsIds(): Promise<void> {
     for (const pod of CAST) {
+      const { containerStatuses = [] } = (await this.kubectl.pod(pod.namespace, pod.name)).status;
+      // The log of a container that ended is not asked for.
+      if (containerStatuses.some(({ restartCount }) => restartCount > 0))
+        throw new Error(`${pod.namespace}/${pod.name} was restarted`);
       const own = this.idOf(pod.namespace, pod.serviceAccount);
       for (const line of await linesOf(this.kubectl, pod.namespace, pod.name)) {
         const ids = idsOf(line);
-        if (line.event === 'update' && (ids.length !== 1 || ids[0] !== own)) throw new Error(`${pod.namespace}/${pod.name} was told ${ids.join(', ') || 'nothing'}`);
+        if (line.event === 'update' && (ids.length !== 1 || ids[0] !== own))
+          throw new Error(`${pod.namespace}/${pod.name} was told ${ids.join(', ') || 'nothing'}`);
+        if (line.unverified !== undefined && line.unverified.length > 0)
+          throw new Error(`${pod.namespace}/${pod.name} cannot verify ${line.unverified.join()}`);
       }
     }
   }

@@ -248,3 +248,16 @@ async function writeTo(t: ExecutionContext, output: number | 'pipe'): Promise<{ 
   t.true(figures.dropped > 0);
   return figures;
 }
+
+test('a program that forks for each attempt has sixteen lines, and one with how often more it was refused', (t) => {
+  const { events, clock, lines, audit } = setUp(t);
+  for (let pid = 1_000; pid < 3_000; pid += 1) events.publish('refused', { reason: 'missing_header', method: 'FetchX509SVID', uid: 7, pid, podUid: POD });
+  events.publish('refused', { reason: 'missing_header', method: 'FetchX509SVID', uid: 8, pid: 9_000 });
+  clock.advance(10_000);
+  return audit.close().then(() => {
+    const written = lines().filter(({ event }) => event === 'refused');
+    t.is(written.filter(({ uid, count }) => uid === 7 && count === undefined).length, 17);
+    t.is(written.find(({ uid, count }) => uid === 7 && count !== undefined)?.['count'], 2_000 - 17);
+    t.is(written.filter(({ uid }) => uid === 8).length, 1, 'others are not summed up with it');
+  });
+});

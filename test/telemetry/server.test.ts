@@ -86,18 +86,20 @@ test('whoever does not finish a request, or sends too much of one, is cut off, a
   t.pass();
 });
 
-test('more connections than have a use are not taken, and places become free again', async (t) => {
+test('whoever holds all places gives one up for whoever comes, so that no probe is kept out', async (t) => {
   const { telemetry, address } = await observe();
   t.teardown(() => telemetry.close());
   const held: Socket[] = [];
   for (let i = 0; i < 64; i += 1) held.push(await open(address, 'GET /live HTTP/1.1\r\n'));
-  const extra = await open(address, 'GET /live HTTP/1.1\r\nHost: x\r\n\r\n');
-  t.is(await everything(extra), '');
-  const [first] = held;
-  first?.destroy();
-  let status = 0;
-  for (let i = 0; i < 200 && status !== 200; i += 1) status = await http(address, '/live').then((answer) => answer.status, () => 0);
-  t.is(status, 200);
+  // From another address of the loopback network, as the kubelet's are not the attacker's.
+  for (let probe = 0; probe < 3; probe += 1) {
+    const socket = connect({ host: address.host, port: address.port, localAddress: '127.0.0.2' });
+    socket.end('GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n');
+    t.regex(await everything(socket), /^HTTP\/1\.1 200 /);
+  }
+  const [oldest] = held;
+  await everything(oldest as Socket);
+  t.true(oldest?.destroyed, 'the oldest of those that hold most has gone');
   for (const socket of held) socket.destroy();
 });
 

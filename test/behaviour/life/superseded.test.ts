@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
@@ -68,3 +68,19 @@ test('without waiting an agent ends as soon as another one has the socket', asyn
   t.is(await first.agent.stopped, 'stopped');
   t.true(await isServed(second));
 });
+
+for (const [what, spoil] of [
+  ['in a directory that others may enter', (path: string) => chmodSync(join(path, 'private'), 0o755)],
+  ['where a file is', (path: string) => {
+    rmSync(join(path, 'private', 'admin.sock'));
+    writeFileSync(join(path, 'private', 'admin.sock'), 'mine');
+  }],
+] as const) {
+  test(`an agent whose operator's socket would be ${what} takes nothing from the one that runs`, async (t) => {
+    const path = directory(t);
+    const first = await start(t, path, 'exit');
+    spoil(path);
+    await t.throwsAsync(start(t, path, 'exit'), { message: /What to do/ });
+    t.true(await isServed(first));
+  });
+}

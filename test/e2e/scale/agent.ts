@@ -32,14 +32,18 @@ export class LocalAgent {
     const proxy = await proxyTo(harness, directory);
     writeConfig(directory, await proxy.listen());
     const log = openSync(join(directory, 'agent.log'), 'a');
-    const child = spawn(join(ROOT, 'deploy/signet'), ['agent', '--config', join(directory, 'signet.yaml')], { stdio: ['ignore', log, log] });
+    const child = spawn(join(ROOT, 'deploy/signet'), ['agent', '--config', join(directory, 'signet.yaml')], {
+      stdio: ['ignore', log, log],
+    });
     closeSync(log);
     const agent = new LocalAgent(proxy, `unix://${join(directory, 'run/api.sock')}`, child);
     try {
       await eventually('the agent serves', READY_TIMEOUT_MS, () => agent.#serves());
     } catch (error) {
       await agent.stop();
-      throw new Error(`the agent does not serve: ${readFileSync(join(directory, 'agent.log'), 'utf8').slice(-2_000)}`, { cause: error });
+      throw new Error(`the agent does not serve: ${readFileSync(join(directory, 'agent.log'), 'utf8').slice(-2_000)}`, {
+        cause: error,
+      });
     }
     return agent;
   }
@@ -66,33 +70,66 @@ export class LocalAgent {
 async function proxyTo(harness: Harness, directory: string): Promise<CountingProxy> {
   const [key, cert] = [join(directory, 'proxy.key'), join(directory, 'proxy.crt')];
   const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
-  await runProgram(['openssl', 'req', '-x509', ...curve, '-keyout', key, '-out', cert, '-days', '1', '-subj', '/CN=proxy', '-addext', 'subjectAltName=IP:127.0.0.1']);
+  await runProgram([
+    'openssl',
+    'req',
+    '-x509',
+    ...curve,
+    '-keyout',
+    key,
+    '-out',
+    cert,
+    '-days',
+    '1',
+    '-subj',
+    '/CN=proxy',
+    '-addext',
+    'subjectAltName=IP:127.0.0.1',
+  ]);
   const pki = join(harness.names.state, 'pki');
   const read = (name: string): Buffer => readFileSync(join(pki, name));
-  const upstream = { host: harness.names.nodeAddress, port: API_PORT, ca: read('ca.crt'), cert: read('admin.crt'), key: read('admin.key') };
+  const upstream = {
+    host: harness.names.nodeAddress,
+    port: API_PORT,
+    ca: read('ca.crt'),
+    cert: read('admin.crt'),
+    key: read('admin.key'),
+  };
   return new CountingProxy(upstream, { cert: readFileSync(cert), key: readFileSync(key) });
 }
 
 /** JSON is YAML. */
 function writeConfig(directory: string, port: number): void {
   const kubeconfig = join(directory, 'kubeconfig');
-  writeFileSync(kubeconfig, JSON.stringify({
-    apiVersion: 'v1',
-    kind: 'Config',
-    clusters: [{ name: 'proxy', cluster: { server: `https://127.0.0.1:${port}`, 'certificate-authority': join(directory, 'proxy.crt') } }],
-    users: [{ name: 'proxy', user: { token: 'none' } }],
-    contexts: [{ name: 'proxy', context: { cluster: 'proxy', user: 'proxy' } }],
-    'current-context': 'proxy',
-  }), { mode: 0o600 });
-  writeFileSync(join(directory, 'signet.yaml'), JSON.stringify({
-    trustDomain: TRUST_DOMAIN,
-    clusterName: 'e2e',
-    socketPath: join(directory, 'run/api.sock'),
-    dataDir: join(directory, 'data'),
-    privateDir: join(directory, 'private'),
-    kubernetes: { nodeName: FAKE_NODE, kubeconfig },
-    attestation: { kubernetes: { enabled: true, cgroupRoot: CGROUP_ROOT } },
-    registration: { status: false },
-    authority: { type: 'embedded', singleNode: true },
-  }));
+  writeFileSync(
+    kubeconfig,
+    JSON.stringify({
+      apiVersion: 'v1',
+      kind: 'Config',
+      clusters: [
+        {
+          name: 'proxy',
+          cluster: { server: `https://127.0.0.1:${port}`, 'certificate-authority': join(directory, 'proxy.crt') },
+        },
+      ],
+      users: [{ name: 'proxy', user: { token: 'none' } }],
+      contexts: [{ name: 'proxy', context: { cluster: 'proxy', user: 'proxy' } }],
+      'current-context': 'proxy',
+    }),
+    { mode: 0o600 },
+  );
+  writeFileSync(
+    join(directory, 'signet.yaml'),
+    JSON.stringify({
+      trustDomain: TRUST_DOMAIN,
+      clusterName: 'e2e',
+      socketPath: join(directory, 'run/api.sock'),
+      dataDir: join(directory, 'data'),
+      privateDir: join(directory, 'private'),
+      kubernetes: { nodeName: FAKE_NODE, kubeconfig },
+      attestation: { kubernetes: { enabled: true, cgroupRoot: CGROUP_ROOT } },
+      registration: { status: false },
+      authority: { type: 'embedded', singleNode: true },
+    }),
+  );
 }

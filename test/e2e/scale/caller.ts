@@ -34,7 +34,9 @@ export function removeCgroupRoot(): void {
 function hierarchies(): readonly string[] {
   const lines = readFileSync('/proc/self/cgroup', 'utf8').trim().split('\n');
   const names = lines.map((line) => (line.split(':')[1] ?? '').replace(/^name=/, ''));
-  return names.map((name) => join(MOUNT, name === '' && names.length > 1 ? 'unified' : name)).filter((path) => existsSync(join(path, 'cgroup.procs')));
+  return names
+    .map((name) => join(MOUNT, name === '' && names.length > 1 ? 'unified' : name))
+    .filter((path) => existsSync(join(path, 'cgroup.procs')));
 }
 
 /** A new cpuset of v1 is empty, and a process cannot be in an empty one. */
@@ -44,7 +46,8 @@ function make(directory: string): string {
   mkdirSync(directory);
   for (const set of ['cpuset.cpus', 'cpuset.mems']) {
     const inherited = join(parent, set);
-    if (existsSync(inherited) && existsSync(join(directory, set))) writeFileSync(join(directory, set), readFileSync(inherited, 'utf8'));
+    if (existsSync(inherited) && existsSync(join(directory, set)))
+      writeFileSync(join(directory, set), readFileSync(inherited, 'utf8'));
   }
   return directory;
 }

@@ -48,11 +48,14 @@ export class CountingProxy {
     const what = kindOf(incoming);
     this.#counts.set(what, this.count(what) + 1);
     const { authorization: _none, ...headers } = incoming.headers;
-    const outgoing = request({ ...this.#upstream, agent: false, method: incoming.method, path: incoming.url, headers }, (response) => {
-      answer.writeHead(response.statusCode ?? 502, response.headers);
-      answer.flushHeaders();
-      response.pipe(answer);
-    });
+    const outgoing = request(
+      { ...this.#upstream, agent: false, method: incoming.method, path: incoming.url, headers },
+      (response) => {
+        answer.writeHead(response.statusCode ?? 502, response.headers);
+        answer.flushHeaders();
+        response.pipe(answer);
+      },
+    );
     outgoing.on('error', () => answer.destroy());
     answer.on('close', () => outgoing.destroy());
     incoming.pipe(outgoing);
@@ -61,7 +64,10 @@ export class CountingProxy {
 
 function kindOf({ method, url = '' }: IncomingMessage): string {
   const { pathname, searchParams } = new URL(url, 'https://server');
-  const resource = pathname.split('/').slice(pathname.startsWith('/api/') ? 3 : 4).join('/');
+  const resource = pathname
+    .split('/')
+    .slice(pathname.startsWith('/api/') ? 3 : 4)
+    .join('/');
   if (method !== 'GET') return `${method} ${resource}`;
   return `${searchParams.get('watch') === null ? 'get' : 'watch'} ${resource}`;
 }

@@ -28,13 +28,23 @@ export class FakeNode {
   }
 
   async remove(): Promise<void> {
-    await this.#kubectl.run(['delete', 'pod', '-n', RED, '-l', SELECTOR, '--grace-period=0', '--force', '--wait=true', '--timeout=120s'], undefined, 180_000);
+    await this.#kubectl.run(
+      ['delete', 'pod', '-n', RED, '-l', SELECTOR, '--grace-period=0', '--force', '--wait=true', '--timeout=120s'],
+      undefined,
+      180_000,
+    );
     await this.#kubectl.remove('node', undefined, FAKE_NODE);
   }
 
   #podOf(at: number): KubeObject {
     // Without the toleration the controllers would evict them from a node that never answers.
     const spec = { nodeName: FAKE_NODE, tolerations: [{ operator: 'Exists' }] };
-    return podOf(this.#images, { namespace: RED, name: `scale-${at}`, serviceAccount: 'alpha', labels: { 'signet-e2e': 'scale', index: String(at) }, spec });
+    return podOf(this.#images, {
+      namespace: RED,
+      name: `scale-${at}`,
+      serviceAccount: 'alpha',
+      labels: { 'signet-e2e': 'scale', index: String(at) },
+      spec,
+    });
   }
 }

@@ -10,11 +10,14 @@ export const identities: Step = {
     await world.start(...CAST.map((pod) => ({ ...pod, args: ['watch'], restart: 'Always' as const })));
     const updates = new Map<string, Line>();
     for (const pod of CAST) {
-      await report.check(`a pod of ${pod.namespace}/${pod.serviceAccount} (${pod.name}) gets its own ID and none other`, async () => {
-        const line = await eventOf(world.kubectl, pod, 'update');
-        updates.set(`${pod.namespace}/${pod.name}`, line);
-        same(idsOf(line), [world.idOf(pod.namespace, pod.serviceAccount)], 'the IDs');
-      });
+      await report.check(
+        `a pod of ${pod.namespace}/${pod.serviceAccount} (${pod.name}) gets its own ID and none other`,
+        async () => {
+          const line = await eventOf(world.kubectl, pod, 'update');
+          updates.set(`${pod.namespace}/${pod.name}`, line);
+          same(idsOf(line), [world.idOf(pod.namespace, pod.serviceAccount)], 'the IDs');
+        },
+      );
     }
     await report.check('two pods of one service account have different keys', () => {
       const keys = [...updates.values()].map((line) => line.svids?.[0]?.key);

@@ -20,22 +20,39 @@ export const kinds: Step = {
     const kinds: PodPlan = { namespace: RED, name: 'kinds', serviceAccount: OWNER, spec: everyKind(world) };
     await world.start(kinds);
     try {
-      for (const [name, sentence] of [['init', 'an init container'], ['sidecar', 'a sidecar (an init container that stays)'], ['main', 'an ordinary container beside them']] as const) {
+      for (const [name, sentence] of [
+        ['init', 'an init container'],
+        ['sidecar', 'a sidecar (an init container that stays)'],
+        ['main', 'an ordinary container beside them'],
+      ] as const) {
         await report.check(`${sentence} gets its pod's ID`, async () => {
-          const line = await lineOf(world.kubectl, { ...kinds, container: name }, (seen) => seen.event === 'svid' || seen.event === 'update' || seen.event === 'refused', 'an answer');
+          const line = await lineOf(
+            world.kubectl,
+            { ...kinds, container: name },
+            (seen) => seen.event === 'svid' || seen.event === 'update' || seen.event === 'refused',
+            'an answer',
+          );
           same(idsOf(line), [own], line.error ?? 'the IDs');
         });
       }
       await report.check("an ephemeral container gets its pod's ID", async () => {
         await addEphemeral(world, kinds);
-        const line = await lineOf(world.kubectl, { ...kinds, container: 'ephemeral' }, (seen) => seen.event === 'svid' || seen.event === 'refused', 'an answer');
+        const line = await lineOf(
+          world.kubectl,
+          { ...kinds, container: 'ephemeral' },
+          (seen) => seen.event === 'svid' || seen.event === 'refused',
+          'an answer',
+        );
         same(idsOf(line), [own], line.error ?? 'the IDs');
       });
     } finally {
       await world.remove(kinds);
     }
     await report.check('a pod of the host network gets its own ID', async () => {
-      const line = await world.ask({ namespace: RED, name: 'host-network', serviceAccount: OWNER, args: ['once'], spec: { hostNetwork: true } }, 'svid');
+      const line = await world.ask(
+        { namespace: RED, name: 'host-network', serviceAccount: OWNER, args: ['once'], spec: { hostNetwork: true } },
+        'svid',
+      );
       same(idsOf(line), [own], 'the IDs');
     });
     if (world.harness === undefined) report.skip('static pods', NEEDS_HARNESS);
@@ -54,7 +71,10 @@ async function addEphemeral(world: World, plan: PodPlan): Promise<void> {
   const pod: Pod = await world.kubectl.pod(plan.namespace, plan.name);
   const { resources: _none, ...ephemeral } = container(world.images, 'ephemeral', ['once']);
   const changed = { ...pod, spec: { ...pod.spec, ephemeralContainers: [ephemeral] } };
-  await world.kubectl.run(['replace', '--raw', `/api/v1/namespaces/${plan.namespace}/pods/${plan.name}/ephemeralcontainers`, '-f', '-'], JSON.stringify(changed));
+  await world.kubectl.run(
+    ['replace', '--raw', `/api/v1/namespaces/${plan.namespace}/pods/${plan.name}/ephemeralcontainers`, '-f', '-'],
+    JSON.stringify(changed),
+  );
 }
 
 /** The kubelet makes them from a file; in the API there is only their mirror. They have no service account. */
@@ -84,11 +104,19 @@ async function staticPods(world: World, harness: Harness, report: Report): Promi
   } finally {
     rmSync(file, { force: true });
     await world.kubectl.remove(CLUSTER_SPIFFE_IDS, undefined, rule.metadata.name);
-    await eventually('the static pod is gone', 60_000, async () => ((await world.kubectl.pods(RED, `${STATIC_LABEL}=yes`)).length === 0 ? true : undefined));
+    await eventually('the static pod is gone', 60_000, async () =>
+      (await world.kubectl.pods(RED, `${STATIC_LABEL}=yes`)).length === 0 ? true : undefined,
+    );
   }
 }
 
 function staticPod(world: World): KubeObject {
-  const pod = podOf(world.images, { namespace: RED, name: 'static', args: ['again', '2'], restart: 'Always', labels: { [STATIC_LABEL]: 'yes' } });
+  const pod = podOf(world.images, {
+    namespace: RED,
+    name: 'static',
+    args: ['again', '2'],
+    restart: 'Always',
+    labels: { [STATIC_LABEL]: 'yes' },
+  });
   return pod;
 }

@@ -12,19 +12,32 @@ type Language = 'Go' | 'Node.js';
 export const languages: Step = {
   title: 'mutual TLS between pods',
   async run(world, report) {
-    for (const [server, client] of [['Go', 'Node.js'], ['Node.js', 'Go'], ['Go', 'Go']] as const) {
-      await report.check(`a ${client} client and a ${server} server know each other by their SPIFFE IDs`, () => meet(world, server, client));
+    for (const [server, client] of [
+      ['Go', 'Node.js'],
+      ['Node.js', 'Go'],
+      ['Go', 'Go'],
+    ] as const) {
+      await report.check(`a ${client} client and a ${server} server know each other by their SPIFFE IDs`, () =>
+        meet(world, server, client),
+      );
     }
     await report.check('a client that expects another ID of the server does not talk to it', async () => {
       const { dialled } = await call(world, 'Go', 'Go', world.idOf(RED, 'beta'));
-      holds(dialled.event === 'failed' && /unexpected ID/.test(dialled.error ?? ''), `the client says ${JSON.stringify(dialled)}`);
+      holds(
+        dialled.event === 'failed' && /unexpected ID/.test(dialled.error ?? ''),
+        `the client says ${JSON.stringify(dialled)}`,
+      );
     });
   },
 };
 
 async function meet(world: World, server: Language, client: Language): Promise<void> {
   const { dialled } = await call(world, server, client, world.idOf(RED, 'alpha'));
-  same({ peer: dialled['peer'], seen: dialled['seen'] }, { peer: world.idOf(RED, 'alpha'), seen: world.idOf(BLUE, 'alpha') }, dialled.error ?? 'who saw whom');
+  same(
+    { peer: dialled['peer'], seen: dialled['seen'] },
+    { peer: world.idOf(RED, 'alpha'), seen: world.idOf(BLUE, 'alpha') },
+    dialled.error ?? 'who saw whom',
+  );
 }
 
 async function call(world: World, server: Language, client: Language, expected: string): Promise<{ dialled: Line }> {
@@ -34,7 +47,12 @@ async function call(world: World, server: Language, client: Language, expected: 
     await eventOf(world.kubectl, serving, 'serving');
     const { podIP = '' } = (await world.kubectl.pod(serving.namespace, serving.name)).status;
     const where = client === 'Go' ? [`${podIP}:${PORT}`] : [podIP, PORT];
-    return { dialled: await world.ask(plan(world, client, { namespace: BLUE, name: 'tls-client', serviceAccount: 'alpha' }, ['dial', ...where, expected]), 'dialled') };
+    return {
+      dialled: await world.ask(
+        plan(world, client, { namespace: BLUE, name: 'tls-client', serviceAccount: 'alpha' }, ['dial', ...where, expected]),
+        'dialled',
+      ),
+    };
   } finally {
     await world.remove(serving);
   }

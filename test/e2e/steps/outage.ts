@@ -22,12 +22,16 @@ export const outage: Step = {
     try {
       await eventOf(world.kubectl, KNOWN, 'svid');
       const { began, restarted, ended } = await withoutApi(world, harness);
-      report.note(`outage: ${((ended - began) / 1000).toFixed(0)} s; the agent was killed ${((restarted - began) / 1000).toFixed(0)} s after its begin`);
+      report.note(`outage: ${seconds(ended - began)} s; the agent was killed ${seconds(restarted - began)} s after its begin`);
       const during = (line: Line): boolean => line.t > restarted && line.t < ended;
       await report.check('running workloads are given renewals by an agent that was restarted in the outage', async () => {
         for (const pod of CAST) {
-          const updates = (await linesOf(world.kubectl, pod.namespace, pod.name)).filter((line) => line.event === 'update' && during(line));
-          report.note(`${pod.namespace}/${pod.name}: ${updates.length} updates; the first ${((updates[0]?.t ?? Number.NaN) - restarted).toFixed(0)} ms after the kill`);
+          const updates = (await linesOf(world.kubectl, pod.namespace, pod.name)).filter(
+            (line) => line.event === 'update' && during(line),
+          );
+          report.note(
+            `${pod.namespace}/${pod.name}: ${updates.length} updates; the first ${delay(updates[0], restarted)} s after the kill`,
+          );
           holds(updates.length >= 2, `${pod.namespace}/${pod.name} had ${updates.length} updates`);
         }
         await world.assertCastKeptItsIds();
@@ -36,10 +40,18 @@ export const outage: Step = {
         const lines = (await linesOf(world.kubectl, KNOWN.namespace, KNOWN.name)).filter(during);
         const answered = lines.filter((line) => line.event === 'svid');
         const first = lines.indexOf(answered[0] ?? { event: '', t: 0 });
-        report.note(`new processes: ${answered.length} answered, the first ${((answered[0]?.t ?? Number.NaN) - restarted).toFixed(0)} ms after the kill`);
+        report.note(`new processes: ${answered.length} answered, the first ${delay(answered[0], restarted)} s after the kill`);
         holds(answered.length >= 10, `only ${answered.length} were answered; the last line is ${JSON.stringify(lines.at(-1))}`);
-        same(lines.slice(first).filter((line) => line.event !== 'svid'), [], 'refused, once the agent was back');
-        same(answered.filter((line) => idsOf(line).join() !== world.idOf(RED, 'alpha')), [], 'other IDs');
+        same(
+          lines.slice(first).filter((line) => line.event !== 'svid'),
+          [],
+          'refused, once the agent was back',
+        );
+        same(
+          answered.filter((line) => idsOf(line).join() !== world.idOf(RED, 'alpha')),
+          [],
+          'other IDs',
+        );
       });
       await report.check('after the outage a new pod gets its SVID', async () => {
         const line = await world.ask({ namespace: RED, name: 'after-outage', serviceAccount: 'beta', args: ['first'] }, 'first');
@@ -50,6 +62,14 @@ export const outage: Step = {
     }
   },
 };
+
+function seconds(ms: number): string {
+  return (ms / 1000).toFixed(1);
+}
+
+function delay(line: Line | undefined, since: number): string {
+  return line === undefined ? '(none)' : seconds(line.t - since);
+}
 
 async function withoutApi(world: World, harness: Harness): Promise<{ began: number; restarted: number; ended: number }> {
   const agent = await world.agent();
@@ -63,12 +83,16 @@ async function withoutApi(world: World, harness: Harness): Promise<{ began: numb
     const old = processes();
     restarted = Date.now();
     for (const pid of old) process.kill(pid, 'SIGKILL');
-    await eventually('the kubelet starts the agent again', RESTART_TIMEOUT_MS, async () => (processes().some((pid) => !old.includes(pid)) ? true : undefined));
+    await eventually('the kubelet starts the agent again', RESTART_TIMEOUT_MS, async () =>
+      processes().some((pid) => !old.includes(pid)) ? true : undefined,
+    );
     await pause(began + OUTAGE_MS - Date.now());
   } finally {
     await start();
   }
   const ended = Date.now();
-  await eventually('the API server is ready', API_TIMEOUT_MS, async () => ((await world.kubectl.run(['get', '--raw', '/readyz'])) === 'ok' ? true : undefined));
+  await eventually('the API server is ready', API_TIMEOUT_MS, async () =>
+    (await world.kubectl.run(['get', '--raw', '/readyz'])) === 'ok' ? true : undefined,
+  );
   return { began, restarted, ended };
 }

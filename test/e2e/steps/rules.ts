@@ -13,7 +13,13 @@ const RULE = clusterSpiffeId('signet-e2e-special', {
   namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': RED } },
   dnsNameTemplates: ['{{ .PodMeta.Name }}.special.test'],
 });
-const WATCHER: PodPlan = { namespace: RED, name: 'special', serviceAccount: 'alpha', args: ['watch'], labels: { special: 'yes' } };
+const WATCHER: PodPlan = {
+  namespace: RED,
+  name: 'special',
+  serviceAccount: 'alpha',
+  args: ['watch'],
+  labels: { special: 'yes' },
+};
 const SPECIAL = `spiffe://${TRUST_DOMAIN}/special/special`;
 
 /** The clocks of this machine and of the node must agree. */
@@ -34,7 +40,12 @@ export const rules: Step = {
       });
       await report.check('a deleted ClusterSPIFFEID is withdrawn after the delay, not before', async () => {
         const { before, after } = await timed(() => world.kubectl.remove(CLUSTER_SPIFFE_IDS, undefined, RULE.metadata.name));
-        const line = await lineOf(world.kubectl, WATCHER, (seen) => seen.t > before && seen.event === 'update' && !idsOf(seen).includes(SPECIAL), 'an update without the ID');
+        const line = await lineOf(
+          world.kubectl,
+          WATCHER,
+          (seen) => seen.t > before && seen.event === 'update' && !idsOf(seen).includes(SPECIAL),
+          'an update without the ID',
+        );
         report.note(`withdrawn ${between(line.t, before, after)} after it was deleted`);
         same(idsOf(line), [own], 'what is left');
         holds(line.t - before >= WITHDRAWAL_DELAY_MS, `withdrawn early, ${between(line.t, before, after)}`);
@@ -59,5 +70,10 @@ function between(moment: number, before: number, after: number): string {
 }
 
 function updateWith(world: World, since: number, id: string): Promise<Line> {
-  return lineOf(world.kubectl, WATCHER, (line) => line.t > since && line.event === 'update' && idsOf(line).includes(id), `an update with ${id}`);
+  return lineOf(
+    world.kubectl,
+    WATCHER,
+    (line) => line.t > since && line.event === 'update' && idsOf(line).includes(id),
+    `an update with ${id}`,
+  );
 }

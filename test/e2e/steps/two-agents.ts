@@ -14,7 +14,10 @@ interface DaemonSet extends KubeObject {
     readonly selector: unknown;
     readonly template: {
       readonly metadata: Readonly<Record<string, unknown>>;
-      readonly spec: { readonly volumes: readonly { name: string; hostPath?: { path: string } }[]; readonly [key: string]: unknown };
+      readonly spec: {
+        readonly volumes: readonly { name: string; hostPath?: { path: string } }[];
+        readonly [key: string]: unknown;
+      };
     };
     readonly [key: string]: unknown;
   };
@@ -27,9 +30,14 @@ export const twoAgents: Step = {
     await world.kubectl.apply(second(await world.kubectl.json<DaemonSet>(['get', 'daemonset', '-n', SYSTEM, 'signet'])));
     try {
       const selector = `app.kubernetes.io/name=${SECOND}`;
-      if (!(await report.check('a second agent becomes ready beside the first', async () => void (await world.agent([], selector))))) return;
+      if (
+        !(await report.check('a second agent becomes ready beside the first', async () => void (await world.agent([], selector))))
+      )
+        return;
       for (const side of ['server', 'client'] as const) {
-        await report.check(`a pod of one agent and a pod of the other talk mutual TLS (the second agent's is the ${side})`, () => meet(world, side));
+        await report.check(`a pod of one agent and a pod of the other talk mutual TLS (the second agent's is the ${side})`, () =>
+          meet(world, side),
+        );
       }
     } finally {
       await world.kubectl.remove('daemonset', SYSTEM, SECOND);
@@ -39,7 +47,9 @@ export const twoAgents: Step = {
 
 function second(first: DaemonSet): KubeObject {
   const { template } = first.spec;
-  const volumes = template.spec.volumes.map((volume) => (volume.hostPath === undefined ? volume : { ...volume, hostPath: { ...volume.hostPath, path: HOST_DIRECTORY } }));
+  const volumes = template.spec.volumes.map((volume) =>
+    volume.hostPath === undefined ? volume : { ...volume, hostPath: { ...volume.hostPath, path: HOST_DIRECTORY } },
+  );
   return {
     apiVersion: first.apiVersion,
     kind: first.kind,
@@ -53,13 +63,24 @@ function second(first: DaemonSet): KubeObject {
 
 async function meet(world: World, second: 'server' | 'client'): Promise<void> {
   const elsewhere = { socketDirectory: `${HOST_DIRECTORY}/public` };
-  const server: PodPlan = { namespace: RED, name: 'first-server', serviceAccount: 'alpha', args: ['serve', PORT], ...(second === 'server' ? elsewhere : {}) };
+  const server: PodPlan = {
+    namespace: RED,
+    name: 'first-server',
+    serviceAccount: 'alpha',
+    args: ['serve', PORT],
+    ...(second === 'server' ? elsewhere : {}),
+  };
   await world.start(server);
   try {
     const serving = await eventOf(world.kubectl, server, 'serving');
     same(serving['id'], world.idOf(RED, 'alpha'), 'the server');
     const { podIP = '' } = (await world.kubectl.pod(server.namespace, server.name)).status;
-    const client: PodPlan = { namespace: BLUE, name: 'second-client', serviceAccount: 'alpha', args: ['dial', `${podIP}:${PORT}`, world.idOf(RED, 'alpha')] };
+    const client: PodPlan = {
+      namespace: BLUE,
+      name: 'second-client',
+      serviceAccount: 'alpha',
+      args: ['dial', `${podIP}:${PORT}`, world.idOf(RED, 'alpha')],
+    };
     const dialled = await world.ask({ ...client, ...(second === 'client' ? elsewhere : {}) }, 'dialled');
     holds(dialled.event === 'dialled', `the client failed: ${dialled.error ?? ''}`);
     same(dialled['seen'], world.idOf(BLUE, 'alpha'), 'the client as the server saw it');

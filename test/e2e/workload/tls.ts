@@ -1,6 +1,6 @@
 /**
- * A workload that uses Signet's TypeScript client and Node's TLS: `tls.ts serve PORT`, or `tls.ts dial HOST PORT ID`. Output is that
- * of the Go program beside it.
+ * A workload that uses Signet's TypeScript client and Node's TLS: `tls.ts serve PORT`, or `tls.ts dial HOST PORT ID`. It prints
+ * what the Go program beside it does.
  */
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
@@ -29,7 +29,10 @@ async function own(): Promise<Own> {
   const [identity] = identities;
   if (identity === undefined) throw new Error('no identity');
   const trusted = bundles.get(trustDomainOf(identity.id)) ?? [];
-  const pem = createPrivateKey({ key: identity.privateKey, format: 'der', type: 'pkcs8' }).export({ format: 'pem', type: 'pkcs8' });
+  const pem = createPrivateKey({ key: identity.privateKey, format: 'der', type: 'pkcs8' }).export({
+    format: 'pem',
+    type: 'pkcs8',
+  });
   return { id: identity.id, tls: { key: pem, cert: identity.chain.map(pemOf).join(''), ca: trusted.map(pemOf) } };
 }
 

@@ -26,6 +26,19 @@ app.kubernetes.io/component: agent
 {{- if contains ":" $host -}}[{{ $host }}]{{- else -}}{{ $host }}{{- end -}}:{{ .Values.telemetry.port }}
 {{- end }}
 
+{{/* The Leases that the agents may write. */}}
+{{- define "signet.leases" -}}
+{{- $names := list -}}
+{{- if .Values.registration.status -}}{{- $names = append $names "signet-rule-status" -}}{{- end -}}
+{{- if .Values.publishBundle.enabled -}}{{- $names = append $names "signet-bundle" -}}{{- end -}}
+[{{ join ", " $names }}]
+{{- end }}
+
+{{/* Where the ConfigMap with the trust bundle is. */}}
+{{- define "signet.bundleNamespace" -}}
+{{- .Values.publishBundle.configMap.namespace | default .Release.Namespace -}}
+{{- end }}
+
 {{/* "owned" where the object in the cluster belongs to this release, "foreign" where it belongs to somebody else, else "" */}}
 {{- define "signet.ownership" -}}
 {{- with .object -}}
@@ -59,5 +72,9 @@ app.kubernetes.io/component: agent
 {{- if $v.attestation.executables -}}{{- $_ := set $config.attestation "unix" (dict "path" true) -}}{{- end -}}
 {{- if $v.entries -}}{{- $_ := set $config "entries" $v.entries -}}{{- end -}}
 {{- if $v.audit.path -}}{{- $_ := set $config "audit" $v.audit -}}{{- end -}}
+{{- if $v.publishBundle.enabled -}}
+{{- $configMap := dict "namespace" (include "signet.bundleNamespace" .) "name" $v.publishBundle.configMap.name -}}
+{{- $_ := set $config "trust" (dict "publish" (dict "configMap" $configMap "clusterTrustBundle" $v.publishBundle.clusterTrustBundle)) -}}
+{{- end -}}
 {{- mustMergeOverwrite (mustDeepCopy $config) (mustDeepCopy $v.config) | toYaml -}}
 {{- end }}

@@ -87,7 +87,18 @@ func (watcher) OnX509ContextUpdate(update *workloadapi.X509Context) {
 	for _, bundle := range update.Bundles.Bundles() {
 		authorities[bundle.TrustDomain().Name()] = len(bundle.X509Authorities())
 	}
-	print(object{"event": "update", "svids": describe(update.SVIDs), "authorities": authorities})
+	print(object{"event": "update", "svids": describe(update.SVIDs), "authorities": authorities, "unverified": unverified(update)})
+}
+
+// unverified says which SVIDs of an update its own bundles do not verify, and why.
+func unverified(update *workloadapi.X509Context) []string {
+	reasons := []string{}
+	for _, svid := range update.SVIDs {
+		if _, _, err := x509svid.Verify(svid.Certificates, update.Bundles); err != nil {
+			reasons = append(reasons, svid.ID.String()+": "+err.Error())
+		}
+	}
+	return reasons
 }
 
 func (watcher) OnX509ContextWatchError(err error) {
@@ -105,6 +116,7 @@ func describe(svids []*x509svid.SVID) []object {
 			"notAfter": leaf.NotAfter.UnixMilli(),
 			"key":      fingerprint(leaf),
 			"chain":    len(svid.Certificates),
+			"root":     hex.EncodeToString(svid.Certificates[len(svid.Certificates)-1].AuthorityKeyId),
 			"dnsNames": leaf.DNSNames,
 		})
 	}

@@ -1,0 +1,90 @@
+import 'reflect-metadata';
+import type { KeyObject } from 'node:crypto';
+import * as x509 from '@peculiar/x509';
+import { messageOf } from '../errors.ts';
+import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
+import type { SignedX509 } from '../spiffe/signing.ts';
+import { readCa, type CaCertificate } from './ca-certificate.ts';
+import { findPath, isProblem } from './ca-path.ts';
+import { leafProblems, type LeafProblem } from './lint.ts';
+
+/** What a CA has answered to a request for a leaf. */
+export interface AnsweredLeaf {
+  /** DER. */
+  readonly leaf: Buffer;
+  /** DER of what came with it, in any order, roots included. */
+  readonly others: readonly Buffer[];
+}
+
+/** What was asked for. */
+export interface AskedLeaf {
+  readonly trustDomain: TrustDomain;
+  readonly id: SpiffeId;
+  readonly publicKey: KeyObject;
+  readonly dnsNames: readonly string[];
+  readonly ttlMs: number;
+  /** DER of the roots that are believed; the leaf must end at one of them. */
+  readonly roots: readonly Buffer[];
+}
+
+/** `problems` is never empty. */
+export type LeafJudgement = { readonly signed: SignedX509 } | { readonly problems: readonly LeafProblem[] };
+
+/** What a CA may add to the asked life, and how far its clock may be off. */
+const TOLERATED_MS = 300_000;
+
+/**
+ * Judges a leaf that a CA above has signed: that it has the profile of an X.509-SVID, is what was asked for, is valid at `now`, and
+ * that a believed root verifies it (X509-SVID §4, §5; RFC 5280 §6.1). A shorter life than the asked one is none of its faults.
+ */
+export function judgeIssuedLeaf(answer: AnsweredLeaf, asked: AskedLeaf, now: number): LeafJudgement {
+  try {
+    return judge(answer, asked, now);
+  } catch (error) {
+    return { problems: [{ part: 'form', what: `it cannot be read: ${messageOf(error)}` }] };
+  }
+}
+
+function judge({ leaf: der, others }: AnsweredLeaf, asked: AskedLeaf, now: number): LeafJudgement {
+  const leaf = new x509.X509Certificate(der);
+  const [below, anchors] = [others.map(readCa), asked.roots.map(readCa)];
+  const issuer = [...below, ...anchors].find((ca) => isIssuerOf(ca, leaf));
+  if (issuer === undefined) return problem('issuer', `what came with it does not hold its issuer "${leaf.issuer}", nor do the roots of the bundle`);
+  const [notBefore, notAfter] = [leaf.notBefore.getTime(), leaf.notAfter.getTime()];
+  const expected = { id: asked.id, publicKey: asked.publicKey, dnsNames: orderOf(leaf, asked.dnsNames), notBefore, notAfter };
+  const problems = [...leafProblems(der, expected, { ...issuer, certificate: issuer.der }), ...datesOf(notBefore, notAfter, asked, now)];
+  const path = findPath({ start: issuer, others: below, anchors, trustDomain: asked.trustDomain, below: 0, now });
+  if (isProblem(path)) problems.push({ part: 'issuer', what: `of its issuer "${issuer.name}": ${path.what}. What to do: ${path.remedy}` });
+  if (problems.length > 0 || isProblem(path)) return { problems };
+  const chain = [der, ...path.chain.map((ca) => ca.der)];
+  // A verifier takes it for no longer than it takes what stands above it.
+  return { signed: { chain, serial: leaf.serialNumber.toLowerCase(), notBefore, notAfter: Math.min(notAfter, path.notAfter) } };
+}
+
+function isIssuerOf(ca: CaCertificate, leaf: x509.X509Certificate): boolean {
+  if (ca.parsed.subject !== leaf.issuer) return false;
+  const authority = leaf.getExtension(x509.AuthorityKeyIdentifierExtension)?.keyId;
+  return authority === undefined || authority === ca.subjectKeyId.toString('hex');
+}
+
+/** DNS names are a set (RFC 5280 §4.2.1.6), and a CA may write them in any order. */
+function orderOf(leaf: x509.X509Certificate, asked: readonly string[]): readonly string[] {
+  const names = leaf.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
+  const found = names.filter(({ type }) => type === 'dns').map(({ value }) => value);
+  const isSame = found.length === asked.length && found.every((name) => asked.includes(name)) && asked.every((name) => found.includes(name));
+  return isSame ? found : asked;
+}
+
+function* datesOf(notBefore: number, notAfter: number, { ttlMs }: AskedLeaf, now: number): Iterable<LeafProblem> {
+  if (notBefore > now) yield { part: 'dates', what: `it is not valid before ${iso(notBefore)}, and here it is ${iso(now)}: the clock of one of the two is wrong` };
+  if (notAfter <= now) yield { part: 'dates', what: `it has ended at ${iso(notAfter)} already` };
+  if (notAfter > now + ttlMs + TOLERATED_MS) yield { part: 'dates', what: `it lives until ${iso(notAfter)}, longer than was asked for` };
+}
+
+function problem(part: LeafProblem['part'], what: string): LeafJudgement {
+  return { problems: [{ part, what }] };
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}

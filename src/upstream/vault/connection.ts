@@ -1,0 +1,116 @@
+import type { ClientRequest, RequestOptions } from 'node:http';
+import { Agent as HttpAgent, request as httpRequest } from 'node:http';
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import type { Clock } from '../../clock.ts';
+import { SignetError } from '../../errors.ts';
+import { Exchange, StaleConnection, type WireAnswer, type WireRequest } from './exchange.ts';
+import { TlsFileReader, type TlsFiles, type TlsMaterial } from './tls-material.ts';
+import { VaultError } from './vault-error.ts';
+import type { VaultLimits } from './vault-options.ts';
+
+export interface ConnectionOptions {
+  readonly address: URL;
+  readonly serverName?: string | undefined;
+  readonly tls: TlsFiles;
+  readonly limits: VaultLimits;
+}
+
+const NOTHING: TlsMaterial = {};
+
+/** Kept connections to one server; each request bounded in time and bytes. Redirects are answers like others. */
+export class Connection {
+  readonly #options: ConnectionOptions;
+  readonly #clock: Clock;
+  readonly #files: TlsFileReader;
+  #material: TlsMaterial | undefined;
+  #agent: HttpAgent;
+
+  /** @throws SignetError `invalid_config` for an address without TLS that is not a loopback one. */
+  constructor(options: ConnectionOptions, clock: Clock) {
+    checkAddress(options.address);
+    this.#options = options;
+    this.#clock = clock;
+    this.#files = new TlsFileReader(options.tls, clock);
+    this.#agent = this.#newAgent();
+  }
+
+  /** `https://vault:8200/v1/pki/issuers`: for messages. */
+  describe(target: string): string {
+    return this.#url(target).href.replace(/\?.*$/, '');
+  }
+
+  /**
+   * Sends a request, once more when a kept connection turns out to be closed.
+   *
+   * @throws VaultError `unreachable`, `tls`, `timed_out` or `malformed`, or the reason of the signal.
+   */
+  async send(request: WireRequest): Promise<WireAnswer> {
+    request.signal?.throwIfAborted();
+    const material = this.#options.address.protocol === 'https:' ? await this.#files.read() : NOTHING;
+    this.#follow(material);
+    try {
+      return await this.#exchange(request, material);
+    } catch (error) {
+      if (!(error instanceof StaleConnection)) throw this.#noteTls(error);
+    }
+    try {
+      return await this.#exchange(request, material);
+    } catch (error) {
+      throw error instanceof StaleConnection ? error.failure : this.#noteTls(error);
+    }
+  }
+
+  /** The next request looks at the TLS files, however fresh they are. */
+  distrust(): void {
+    this.#files.distrust();
+  }
+
+  /** Ends all connections. */
+  close(): void {
+    this.#agent.destroy();
+  }
+
+  /** Other roots or another certificate: what was connected with the old ones takes no further request. */
+  #follow(material: TlsMaterial): void {
+    if (this.#material !== undefined && this.#material !== material) {
+      this.#agent.maxFreeSockets = 0;
+      for (const sockets of Object.values(this.#agent.freeSockets)) for (const socket of sockets ?? []) socket.destroy();
+      this.#agent = this.#newAgent();
+    }
+    this.#material = material;
+  }
+
+  #noteTls(error: unknown): unknown {
+    if (error instanceof VaultError && error.fault === 'tls') this.#files.distrust();
+    return error;
+  }
+
+  #exchange(request: WireRequest, material: TlsMaterial): Promise<WireAnswer> {
+    const url = this.#url(request.target);
+    const { serverName, limits, tls } = this.#options;
+    const length = request.body === undefined ? {} : { 'content-length': String(Buffer.byteLength(request.body)) };
+    const options: RequestOptions = { method: request.method, agent: this.#agent, headers: { ...request.headers, ...length } };
+    const secure = { ...material, minVersion: 'TLSv1.2', rejectUnauthorized: true, ...(serverName ? { servername: serverName } : {}) } as const;
+    const open = (): ClientRequest => (url.protocol === 'https:' ? httpsRequest(url, { ...options, ...secure }) : httpRequest(url, options));
+    const roots = tls.caFile ?? 'the CAs of the system';
+    return new Exchange({ request, open, clock: this.#clock, limits, server: url.origin, roots }).run();
+  }
+
+  #url(target: string): URL {
+    const { origin, pathname } = this.#options.address;
+    return new URL(`${origin}${pathname.replace(/\/$/, '')}${target}`);
+  }
+
+  /** Sessions are not resumed: a resumed one is not verified against the roots of now. */
+  #newAgent(): HttpAgent {
+    const options = { keepAlive: true, maxFreeSockets: 4, maxSockets: 64, scheduling: 'lifo' } as const;
+    return this.#options.address.protocol === 'https:' ? new HttpsAgent({ ...options, maxCachedSessions: 0 }) : new HttpAgent(options);
+  }
+}
+
+/** A token must not cross a network in the clear. */
+function checkAddress({ protocol, hostname, href }: URL): void {
+  const isLoopback = hostname === 'localhost' || hostname === '[::1]' || /^127(\.\d+){3}$/.test(hostname);
+  if (protocol === 'https:' || (protocol === 'http:' && isLoopback)) return;
+  throw new SignetError('invalid_config', `the address of Vault, ${href}, has no TLS; an https: address is needed, or http: to this machine itself`);
+}
