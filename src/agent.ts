@@ -162,6 +162,7 @@ export class Agent {
     signal.throwIfAborted();
     const rooms = await openRooms(this.#config, this.#kubernetes, this.#roomTools);
     this.#rooms = rooms;
+    this.#kubernetes?.publish(rooms.trust);
     await this.#openAdmin(rooms);
     this.#api.start(rooms);
   }

@@ -13,6 +13,8 @@ import { Kubelet } from '../kubernetes/kubelet.ts';
 import { PodRegistry } from '../registration/pod-registry.ts';
 import { foreignClass } from '../registration/rules/common-spec.ts';
 import { RuleStatus } from '../registration/status/rule-status.ts';
+import { BundlePublisher } from '../trust/publish/bundle-publisher.ts';
+import type { OwnBundle } from '../trust/publish/own-bundle.ts';
 import { memoryIn } from './memory.ts';
 import type { RoomTools } from './tools.ts';
 
@@ -60,15 +62,20 @@ export class KubernetesRooms {
   readonly nodeName: string;
   readonly client: KubernetesClient;
   readonly #status: RuleStatus | undefined;
-  readonly #clock: Clock;
+  readonly #config: Config;
+  readonly #plan: KubernetesPlan;
+  readonly #tools: RoomTools;
   readonly #stops: readonly (() => void)[];
   #tallying: Alarm | undefined;
+  #publisher: BundlePublisher | undefined;
 
   constructor(config: Config, plan: KubernetesPlan, tools: RoomTools) {
     const { clock, events } = tools;
     const { registration, trustDomain, clusterName, clusterDomain, withdrawalDelayMs } = config;
     this.nodeName = plan.nodeName;
-    this.#clock = clock;
+    this.#config = config;
+    this.#plan = plan;
+    this.#tools = tools;
     this.client = new KubernetesClient({ credentials: plan.credentials, clock });
     this.cluster = new Cluster(
       {
@@ -90,6 +97,16 @@ export class KubernetesRooms {
     this.#stops = [this.registry.onChange(() => this.#tallySoon()), this.cluster.pods.onChange(() => this.#tallySoon())];
   }
 
+  /** Publishes the bundle in the cluster, if the configuration asks for it. Closed with the others. */
+  publish(bundle: OwnBundle): void {
+    const { configMap, clusterTrustBundle } = this.#config.trust.publish;
+    const { namespace, podUid, nodeName } = this.#plan;
+    if (namespace === undefined || (configMap === undefined && !clusterTrustBundle)) return;
+    const identity = podUid ?? nodeName;
+    this.#publisher = new BundlePublisher({ client: this.client, bundle, identity, namespace, configMap, clusterTrustBundle, ...this.#tools });
+    this.#publisher.start();
+  }
+
   /** Begins to follow the cluster. */
   start(): void {
     this.cluster.start();
@@ -101,13 +118,13 @@ export class KubernetesRooms {
     for (const stop of this.#stops) stop();
     this.registry.close();
     this.attestor.close();
-    await Promise.all([this.#status?.close(), this.cluster.close()]);
+    await Promise.all([this.#publisher?.close(), this.#status?.close(), this.cluster.close()]);
     this.client.close();
   }
 
   #tallySoon(): void {
     if (this.#status === undefined) return;
-    this.#tallying ??= this.#clock.after(TALLY_MS, () => {
+    this.#tallying ??= this.#tools.clock.after(TALLY_MS, () => {
       this.#tallying = undefined;
       // Half of the rules, or of the pods, would be told as if they were all.
       if (this.cluster.isSynced) this.#status?.set(this.registry.tallies());

@@ -8,6 +8,8 @@ import { containerSelectors, podSelectors } from './pod-selectors.ts';
 export interface NodePods {
   find(uid: string): Pod | undefined;
   waitFor(uid: string, timeoutMs: number, signal?: AbortSignal): Promise<Pod | undefined>;
+  /** Keeps a pod known while it is in use. Returns the way to let go. */
+  hold(uid: string): () => void;
   onChange(listener: PodListener): () => void;
 }
 
@@ -19,14 +21,15 @@ interface Attested {
   /** By now another pod claims to be the mirror of the same static pod. */
   contested: boolean;
   readonly callers: Map<Caller, { readonly containerId: string | undefined; told: string }>;
+  readonly letGo: () => void;
 }
 
 /**
  * Follows the pods of attested callers. A pod's labels change, and the status that names a container comes later than its
  * process, so what is said of a caller changes while it is connected.
  *
- * The index is never told to release a pod when its last caller is forgotten: a connection has ended then, not the pod's last
- * process, which may connect again. The index bounds what it keeps.
+ * The index keeps a pod while a caller in it is followed. It is never told to release one when the last of them is forgotten: a
+ * connection has ended then, not the pod's last process, which may connect again. The index bounds what it keeps then.
  */
 export class AttestedPods {
   readonly #pods: NodePods;
@@ -49,7 +52,7 @@ export class AttestedPods {
 
   add(caller: Caller, key: string, containerId: string | undefined, pod: Pod): readonly Selector[] {
     this.forget(caller);
-    const attested = this.#byKey.get(key) ?? { key, pod, contested: false, callers: new Map() };
+    const attested = this.#byKey.get(key) ?? { key, pod, contested: false, callers: new Map(), letGo: this.#pods.hold(key) };
     attested.pod = pod;
     attested.contested = false;
     const selectors = this.#selectorsOf(attested, containerId);
@@ -72,7 +75,9 @@ export class AttestedPods {
     const attested = this.#byCaller.get(caller);
     this.#byCaller.delete(caller);
     attested?.callers.delete(caller);
-    if (attested?.callers.size === 0) this.#byKey.delete(attested.key);
+    if (attested?.callers.size !== 0) return;
+    this.#byKey.delete(attested.key);
+    attested.letGo();
   }
 
   onChange(listener: (callers: readonly Caller[]) => void): () => void {
@@ -82,6 +87,7 @@ export class AttestedPods {
 
   close(): void {
     this.#stop();
+    for (const { letGo } of this.#byKey.values()) letGo();
     this.#byKey.clear();
     this.#listeners.clear();
   }

@@ -67,8 +67,8 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     summary: 'the same as fetch bundle, for those who look after trust',
     details:
       'Without a format: the bundles of all trust domains that this process may see. A document is about one trust domain, by\n' +
-      'default the own one: spiffe holds X.509 authorities and JWT keys (SPIFFE bundle), pem the former, jwks the latter. Sequence\n' +
-      'number and refresh hint are not in the Workload API, so they are left out.',
+      'default the own one: spiffe holds X.509 authorities and JWT keys (SPIFFE bundle), pem the former, jwks the latter.\n' +
+      'Sequence number and refresh hint are not in the Workload API, so they are left out.',
     options: BUNDLE_OPTIONS,
     positionals: [0, 0],
     examples: ['signet bundle show', 'signet bundle show --format spiffe > example.org.json'],

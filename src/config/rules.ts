@@ -1,5 +1,6 @@
 import { trustDomainOf, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { isNarrowing, type Selector } from '../spiffe/selector.ts';
+import { clusterTrustBundleProblem } from '../trust/publish/cluster-trust-bundle.ts';
 import { formatDuration } from './duration.ts';
 import { hintClashes, repeatedEntries, type Ownership } from './overlap.ts';
 import { formatPath, show, type Problem, type Step } from './problems.ts';
@@ -115,7 +116,7 @@ function* vaultRules({ authority, jwt }: Draft, written: unknown): Iterable<Prob
 }
 
 /** What a node of a cluster has to be told, and what it must not be. */
-function* kubernetesRules({ attestation, authority, clusterName, kubernetes, entries }: Draft, written: unknown): Iterable<Problem> {
+function* kubernetesRules({ trustDomain, attestation, authority, clusterName, kubernetes, entries }: Draft, written: unknown): Iterable<Problem> {
   const enabled = attestation?.kubernetes?.enabled;
   const report = (path: readonly Step[], allowed: string): Problem => ({ path: formatPath(path), found: show(valueAt(written, path)), allowed });
   if (enabled === true) {
@@ -127,6 +128,10 @@ function* kubernetesRules({ attestation, authority, clusterName, kubernetes, ent
       const why = 'as many roots as nodes would share one trust domain; a cluster of one node says authority.singleNode: true';
       yield report(['authority', 'type'], `files or vault, with attestation.kubernetes: ${why}`);
     }
+  }
+  if (enabled === true && trustDomain !== undefined && valueAt(written, ['trust', 'publish', 'clusterTrustBundle']) === true) {
+    const problem = clusterTrustBundleProblem(trustDomain);
+    if (problem !== undefined) yield report(['trust', 'publish', 'clusterTrustBundle'], `false: ${problem}`);
   }
   if (enabled !== false) return;
   if (valueAt(written, ['trust', 'publish', 'configMap']) !== undefined || valueAt(written, ['trust', 'publish', 'clusterTrustBundle']) === true) {

@@ -9,6 +9,8 @@ import { UnlistedPods } from './unlisted-pods.ts';
 export interface PodSource {
   readonly synced: boolean;
   readonly lastContact: number | undefined;
+  /** Why nothing is told now; undefined, or left out, while all is well. */
+  readonly failure?: string | undefined;
   items(): Iterable<Pod>;
   onChange(listener: ChangeListener<Pod>): () => void;
   nudge(): void;
@@ -23,7 +25,7 @@ export interface PodIndexOptions {
   readonly lookup?: ListPods;
   /** How long that may take. Default 5,000 ms. */
   readonly lookupMs?: number;
-  /** How long a pod that the source does not list (any more) stays known without `release`. Default one hour. */
+  /** How long a pod that the source does not list (any more) stays known without `hold` and `release`. Default one hour. */
   readonly unlistedMs?: number;
   /** Is told each time a static pod's hash was asked for that two pods claim. */
   readonly onConflict?: (hash: string, claimants: readonly Pod[]) => void;
@@ -57,6 +59,8 @@ export class PodIndex {
   /** Static pods' hashes, each with the UIDs of its claimants; more than one is a forgery. */
   readonly #hashes = new Map<string, Set<string>>();
   readonly #unlisted: UnlistedPods;
+  /** How often each UID, or hash, is held. */
+  readonly #holds = new Map<string, number>();
   readonly #waiters = new Map<string, Set<Waiter>>();
   readonly #listeners = new Set<PodListener>();
   readonly #lookup: PodLookup | undefined;
@@ -67,7 +71,12 @@ export class PodIndex {
   constructor(options: PodIndexOptions) {
     this.#options = options;
     this.#lookup = options.lookup === undefined ? undefined : new PodLookup(options.lookup);
-    this.#unlisted = new UnlistedPods(options.clock, options.unlistedMs ?? UNLISTED_MS, (pod) => this.#emit('removed', pod));
+    this.#unlisted = new UnlistedPods(options.clock, {
+      keepMs: options.unlistedMs ?? UNLISTED_MS,
+      isHeld: (pod) => this.#isHeld(pod),
+      canExpire: () => options.source.synced && options.source.failure === undefined,
+      onRemoved: (pod) => this.#emit('removed', pod),
+    });
     this.#stopSource = options.source.onChange((kind, pod) => (kind === 'removed' ? this.#depart(pod) : this.#take(pod)));
     for (const pod of options.source.items()) this.#take(pod);
   }
@@ -139,6 +148,19 @@ export class PodIndex {
     return pod === undefined ? undefined : { pod, container: containerById(pod, containerId) };
   }
 
+  /**
+   * A process of the pod with this UID in its cgroup path is known to be there: however long the source does not list the pod, it
+   * stays known. Returns the way to let go, after which its time begins.
+   */
+  hold(uid: string): () => void {
+    this.#holds.set(uid, (this.#holds.get(uid) ?? 0) + 1);
+    let isHeld = true;
+    return () => {
+      if (isHeld) this.#letGo(uid);
+      isHeld = false;
+    };
+  }
+
   /** Forgets a pod that the source does not list: the last of its processes has ended. Does nothing to one that it lists. */
   release(uid: string): void {
     this.#unlisted.release(uid);
@@ -182,6 +204,19 @@ export class PodIndex {
     if (this.#pods.has(pod.uid)) return;
     this.#unlisted.add(pod);
     this.#emit('added', pod);
+  }
+
+  #letGo(uid: string): void {
+    const left = (this.#holds.get(uid) ?? 1) - 1;
+    if (left > 0) return void this.#holds.set(uid, left);
+    this.#holds.delete(uid);
+    this.#unlisted.renew(uid);
+  }
+
+  #isHeld({ uid, configHash }: Pod): boolean {
+    if (this.#holds.has(uid)) return true;
+    // A mirror that was made anew stands for the static pod: its predecessors are not needed.
+    return configHash !== undefined && this.#holds.has(configHash) && !this.#hashes.has(configHash);
   }
 
   #claim(hash: string, uid: string): void {

@@ -4,6 +4,16 @@ import type { Pod } from './pod.ts';
 /** Many times what one node runs; the oldest goes first. */
 const MOST_UNLISTED = 2_048;
 
+export interface UnlistedOptions {
+  /** How long a pod is kept that nobody holds. */
+  readonly keepMs: number;
+  /** True for a pod that is in use: neither time nor number ends it. */
+  readonly isHeld: (pod: Pod) => boolean;
+  /** False while nobody can tell that a pod is listed after all: then time ends nothing. */
+  readonly canExpire: () => boolean;
+  readonly onRemoved: (pod: Pod) => void;
+}
+
 interface Unlisted {
   readonly pod: Pod;
   /** Monotonic milliseconds. */
@@ -13,16 +23,14 @@ interface Unlisted {
 /** Pods that the source does not list any more, or not yet, while their processes run; bounded in time and number. */
 export class UnlistedPods {
   readonly #clock: Clock;
-  readonly #keepMs: number;
-  readonly #onRemoved: (pod: Pod) => void;
+  readonly #options: UnlistedOptions;
   /** Oldest first. */
   readonly #pods = new Map<string, Unlisted>();
   #alarm: Alarm | undefined;
 
-  constructor(clock: Clock, keepMs: number, onRemoved: (pod: Pod) => void) {
+  constructor(clock: Clock, options: UnlistedOptions) {
     this.#clock = clock;
-    this.#keepMs = keepMs;
-    this.#onRemoved = onRemoved;
+    this.#options = options;
   }
 
   get size(): number {
@@ -34,9 +42,8 @@ export class UnlistedPods {
   }
 
   add(pod: Pod): void {
-    this.#pods.delete(pod.uid);
-    this.#pods.set(pod.uid, { pod, until: this.#clock.monotonic() + this.#keepMs });
-    if (this.#pods.size > MOST_UNLISTED) this.#removeOldest();
+    this.#put(pod);
+    this.#removeExcess();
     this.#arm();
   }
 
@@ -55,6 +62,11 @@ export class UnlistedPods {
     return found;
   }
 
+  /** The time of the pods with this UID or hash begins anew. */
+  renew(uid: string): void {
+    for (const { pod } of [...this.#pods.values()]) if (pod.uid === uid || pod.configHash === uid) this.#put(pod);
+  }
+
   /** By UID or hash. */
   release(uid: string): void {
     const found = this.find(uid);
@@ -66,13 +78,25 @@ export class UnlistedPods {
     this.#alarm = undefined;
   }
 
-  #remove(pod: Pod): void {
-    if (this.#pods.delete(pod.uid)) this.#onRemoved(pod);
+  #put(pod: Pod): void {
+    this.#pods.delete(pod.uid);
+    this.#pods.set(pod.uid, { pod, until: this.#clock.monotonic() + this.#options.keepMs });
   }
 
-  #removeOldest(): void {
-    const [oldest] = this.#pods.values();
-    if (oldest !== undefined) this.#remove(oldest.pod);
+  #remove(pod: Pod): void {
+    if (this.#pods.delete(pod.uid)) this.#options.onRemoved(pod);
+  }
+
+  /** The newest one stays, whatever the others are: somebody has just asked for it, or told of it. */
+  #removeExcess(): void {
+    let excess = this.#pods.size - MOST_UNLISTED;
+    if (excess <= 0) return;
+    for (const { pod } of [...this.#pods.values()].slice(0, -1)) {
+      if (excess === 0) return;
+      if (this.#options.isHeld(pod)) continue;
+      this.#remove(pod);
+      excess -= 1;
+    }
   }
 
   #arm(): void {
@@ -86,7 +110,13 @@ export class UnlistedPods {
   }
 
   #expire(): void {
+    const { canExpire, isHeld } = this.#options;
     const now = this.#clock.monotonic();
-    for (const { pod, until } of [...this.#pods.values()]) if (until <= now) this.#remove(pod);
+    const isSure = canExpire();
+    for (const { pod, until } of [...this.#pods.values()]) {
+      if (until > now) continue;
+      if (isSure && !isHeld(pod)) this.#remove(pod);
+      else this.#put(pod);
+    }
   }
 }

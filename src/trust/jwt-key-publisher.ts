@@ -1,4 +1,4 @@
-import { sleep, type Clock } from '../clock.ts';
+import type { Clock } from '../clock.ts';
 import { messageOf } from '../errors.ts';
 import type { KubernetesClient } from '../kubernetes/api-client.ts';
 import { hasStatus, KubernetesError } from '../kubernetes/api-error.ts';
@@ -10,6 +10,7 @@ import type { Random } from '../random.ts';
 import type { JwtAuthority } from '../spiffe/bundle.ts';
 import { KeyPropagation } from './key-propagation.ts';
 import { keySetName, type PublishedJwtKey } from './key-set.ts';
+import { ToldKeys } from './told-keys.ts';
 
 /** The keys of this node, as they are now. */
 export interface OwnJwtKeys {
@@ -83,8 +84,6 @@ const REFUSED_MS = 60_000;
 /** How often to look whether there is something to publish now, in case nobody says so. It costs next to nothing. */
 const ABSENT_MS = 1_000;
 const LOOK_MS = 60_000;
-/** What verifiers take. */
-const MOST_KEYS = 8;
 
 /**
  * Publishes the public JWT keys of this node as an object of the cluster, before anything is signed with them, and whenever they or
@@ -98,14 +97,15 @@ export class JwtKeyPublisher {
   readonly #backOff: BackOff;
   readonly #stops: readonly (() => void)[];
   readonly #propagation: KeyPropagation;
+  readonly #told = new ToldKeys();
   #running: Promise<void> | undefined;
   #wake = Promise.withResolvers<void>();
   /** What was written last. */
   #written: { readonly wanted: string; readonly jws: string } | undefined;
-  /** What was published and has not ended, by `kid`. */
-  readonly #told = new Map<string, PublishedJwtKey>();
   /** True when the watch has told of the object since it was written. */
   #isObserved = false;
+  /** When the object is written anew although its content is what it was; monotonic. */
+  #repairAt: number | undefined;
   #owner: string | undefined;
   #lastSuccess: number | undefined;
   #failure: string | undefined;
@@ -189,19 +189,12 @@ export class JwtKeyPublisher {
     this.#propagation.want(new Set(this.#keys().map(({ kid }) => kid)));
   }
 
-  /** Those that live longest, where there are more than verifiers take. */
   #keys(): readonly PublishedJwtKey[] {
-    const now = this.#options.clock.now();
-    const live = this.#options.own.keys().filter(({ notAfter }) => notAfter > now);
-    return live.length <= MOST_KEYS ? live : live.toSorted((a, b) => b.notAfter - a.notAfter).slice(0, MOST_KEYS);
+    return this.#told.live(this.#options.own.keys(), this.#options.clock.now());
   }
 
-  /** Keys that left before their end were given up, perhaps stolen: they are told once more, as ended, for nobody to keep them. */
   #withGivenUp(keys: readonly PublishedJwtKey[]): readonly PublishedJwtKey[] {
-    const now = this.#options.clock.now();
-    for (const [kid, { notAfter }] of this.#told) if (notAfter <= now) this.#told.delete(kid);
-    const gone = [...this.#told.values()].filter(({ kid }) => !keys.some((key) => key.kid === kid));
-    return [...keys, ...gone.map((key) => ({ ...key, notAfter: 0 }))].slice(0, MOST_KEYS);
+    return this.#told.withGivenUp(keys, this.#options.clock.now());
   }
 
   /** What there is to publish, in text; '' while there is nothing. */
@@ -219,7 +212,7 @@ export class JwtKeyPublisher {
       try {
         const wanted = this.#wanted();
         if (wanted !== '' && wanted !== this.#written?.wanted) await this.#publish(wanted, signal);
-        else if (this.#isForeign()) await this.#repair(signal);
+        else if (this.#isForeign()) await this.#repair();
         else await this.#rest(wanted === '' ? ABSENT_MS : LOOK_MS);
       } catch (error) {
         if (!signal.aborted) await this.#failed(error, signal).catch(() => undefined);
@@ -229,8 +222,10 @@ export class JwtKeyPublisher {
 
   /** True when the cluster is known to hold something else than what was written. */
   #isForeign(): boolean {
-    if (!this.#isObserved || this.#written === undefined) return false;
-    return this.#options.known.jwsOf(this.#name) !== this.#written.jws;
+    const isObserved = this.#isObserved && this.#written !== undefined;
+    const isForeign = isObserved && this.#options.known.jwsOf(this.#name) !== this.#written?.jws;
+    if (!isForeign) this.#repairAt = undefined;
+    return isForeign;
   }
 
   async #rest(ms: number): Promise<void> {
@@ -240,9 +235,10 @@ export class JwtKeyPublisher {
   }
 
   /** What the watch tells may be older than what was written: only what it still says later counts. */
-  async #repair(signal: AbortSignal): Promise<void> {
-    await sleep(this.#options.clock, REPAIR_MS, signal);
-    if (!this.#isForeign()) return;
+  async #repair(): Promise<void> {
+    const now = this.#options.clock.monotonic();
+    this.#repairAt ??= now + REPAIR_MS;
+    if (now < this.#repairAt) return this.#rest(this.#repairAt - now);
     this.#written = undefined;
     // The garbage collector takes away what belongs to a Node that has been made anew.
     this.#owner = undefined;
@@ -258,10 +254,11 @@ export class JwtKeyPublisher {
     const metadata = this.#owner === undefined ? { name: this.#name } : { name: this.#name, ownerReferences: [owner] };
     const object = { apiVersion: apiVersionOf(this.#resource), kind: 'NodeKeySet', metadata, spec: { node, instance, jws } };
     this.#isObserved = false;
+    // Before the answer: it may be lost on its way.
+    this.#told.note(keys);
     await client.apply(pathOf(this.#resource, this.#name), object, { fieldManager: FIELD_MANAGER, force: true, signal });
     this.#written = { wanted, jws };
-    // Of a key that was told with an end before its own, the later one counts here: until then it is told as ended.
-    for (const key of keys) if ((this.#told.get(key.kid)?.notAfter ?? 0) < key.notAfter) this.#told.set(key.kid, key);
+    this.#repairAt = undefined;
     this.#worked(keys);
   }
 

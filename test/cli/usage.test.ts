@@ -90,7 +90,7 @@ test('an endpoint that accepts and never answers ends with 3 at the time-out', a
 });
 
 test('a watch that gets no update ends with 3 after --timeout, and says why', async (t) => {
-  const { code, stderr } = await run(['watch', '--socket', NOWHERE, '--timeout', '300ms']);
+  const { code, stderr } = await run(['watch', '--socket', NOWHERE, '--timeout', '2s']);
   t.is(code, 3);
   t.regex(stderr, /next attempt in [0-9.]+ s\n/);
   t.regex(stderr, /there is no socket/);

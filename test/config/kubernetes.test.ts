@@ -129,3 +129,10 @@ test('a bundle is published under a name of its own, in the namespace of the age
   const { trust } = parseConfig(`${NODE}${FILES}trust: { publish: { configMap: {} } }\n`, 'signet.yaml', {});
   t.deepEqual(trust.publish, { configMap: { namespace: undefined, name: 'signet-bundle' }, clusterTrustBundle: false });
 });
+
+test('a trust domain that cannot be the name of a signer is told with the ClusterTrustBundle', (t) => {
+  const yaml = `${NODE.replace('example.org', 'my_domain')}${FILES}trust: { publish: { clusterTrustBundle: true } }\n`;
+  const [problem] = problemsOf(yaml);
+  t.is(problem?.path, 'trust.publish.clusterTrustBundle');
+  t.regex(problem?.allowed ?? '', /^false: /);
+});

@@ -51,9 +51,17 @@ export class TwoPartBundle implements BundleSource {
 
   #follow(): void {
     const next = this.#compose();
-    const { x509Authorities, jwtAuthorities } = this.#bundle;
-    if (next.x509Authorities === x509Authorities && next.jwtAuthorities === jwtAuthorities) return;
+    if (isSame(next, this.#bundle)) return;
     this.#bundle = next;
     for (const listener of [...this.#listeners]) listener(next);
   }
+}
+
+function isSame(one: TrustBundle, other: TrustBundle): boolean {
+  const isSameList = <T>(a: readonly T[], b: readonly T[], equal: (x: T, y: T | undefined) => boolean): boolean =>
+    a.length === b.length && a.every((item, index) => equal(item, b[index]));
+  return (
+    isSameList(one.x509Authorities, other.x509Authorities, (a, b) => b !== undefined && a.equals(b)) &&
+    isSameList(one.jwtAuthorities, other.jwtAuthorities, (a, b) => a.kid === b?.kid)
+  );
 }

@@ -64,6 +64,11 @@ export class TransitJwtSigner implements JwtSigner {
     return this.#keys.onChange(listener);
   }
 
+  /** Looks at the versions of the key now. @throws what that fails with; the signal's reason. */
+  look(signal: AbortSignal): Promise<void> {
+    return this.#keys.look(signal);
+  }
+
   /** What signing fails with at present; undefined when it does not. */
   problem(): string | undefined {
     return this.#guard.state().problem ?? this.#keys.problem();
