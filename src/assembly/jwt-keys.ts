@@ -1,6 +1,7 @@
 import type { NodeAuthority } from '../authority/node-authority.ts';
 import type { JwtKeySource } from '../authority/jwt-signer.ts';
 import { jwtAuthority } from '../authority/keys.ts';
+import { leavesAt } from '../authority/tainted.ts';
 import { signNodeKeys, verifyNodeKeys } from '../authority/node-key-set.ts';
 import { sleep } from '../clock.ts';
 import type { Config } from '../config/config.ts';
@@ -61,7 +62,7 @@ function ownKeysOf(node: NodeAuthority, { trustDomain }: Config): OwnJwtKeys {
     return authority;
   };
   return {
-    keys: () => node.jwtKeys().map((key) => ({ ...authorityOf(key), notAfter: key.notAfter })),
+    keys: () => node.jwtKeys().map((key) => ({ ...authorityOf(key), notAfter: leavesAt(key) })),
     signer: () => {
       const ca = issuerOf(node);
       return ca && { certificate: ca.certificate, sign: (set) => signNodeKeys(ca, node.intermediates(), { ...set, trustDomain }) };

@@ -18,8 +18,8 @@ import { issuerOf, type NodeCa } from './node-ca.ts';
 import { NodeKeys, sameBundle } from './node-keys.ts';
 import { readNodeState, writeNodeState, type NodeState } from './node-state.ts';
 import { REPLACED_WITHIN_MS, type AuthorityOrders } from './orders.ts';
-import { activeOf, publishedOf } from './rotation.ts';
-import { dueStepOf } from './tainted.ts';
+import { activeOf } from './rotation.ts';
+import { dueStepOf, keptOf } from './tainted.ts';
 import { Turns } from './turns.ts';
 import type { IssuerSource } from './x509-signer.ts';
 
@@ -134,7 +134,7 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
 
   /** All JWT keys that have not ended, those that sign later among them. */
   jwtKeys(): readonly JwtSigningKey[] {
-    return publishedOf(this.#keys.state.jwt, this.#tools.clock.now());
+    return keptOf(this.#keys.state.jwt, this.#tools.clock.now());
   }
 
   current(): TrustBundle {

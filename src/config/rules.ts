@@ -1,3 +1,4 @@
+import { areForgeable, BINDING_SELECTOR } from '../registration/rules/forgeable.ts';
 import { trustDomainOf, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { isNarrowing, type Selector } from '../spiffe/selector.ts';
 import { clusterTrustBundleProblem } from '../trust/publish/cluster-trust-bundle.ts';
@@ -153,6 +154,7 @@ function entryRules(entry: DraftEntry, at: readonly Step[], draft: Draft, writte
   return [
     ...idRule(entry, draft, report),
     ...selectorRules(entry, report),
+    ...forgeableRule(entry, draft, report),
     ...pathRule(entry, draft, report),
     ...entryTtlRule(entry, draft, report),
     ...dnsNameRules(entry, report),
@@ -172,8 +174,14 @@ function* selectorRules({ selectors }: DraftEntry, report: Report): Iterable<Pro
   for (const index of repeats(selectors)) yield report(['selectors', index], 'each selector once');
   if (selectors.length > 0 && selectors.every((selector) => selector !== undefined && isNarrowing(selector))) {
     const why = 'a process can change its path and sha256 by exec after it has connected';
-    yield report(['selectors'], `a uid, user, gid, group or k8s selector among them: ${why}`);
+    yield report(['selectors'], `a uid, user, gid, group or k8s:ns selector among them: ${why}`);
   }
+}
+
+/** Where nothing yields a k8s selector, that is what is wrong. */
+function* forgeableRule({ selectors }: DraftEntry, { attestation }: Draft, report: Report): Iterable<Problem> {
+  if (selectors === undefined || selectors.includes(undefined) || attestation?.kubernetes?.enabled === false) return;
+  if (areForgeable(selectors.filter((selector) => selector !== undefined))) yield report(['selectors'], BINDING_SELECTOR);
 }
 
 function* pathRule({ selectors }: DraftEntry, { attestation }: Draft, report: Report): Iterable<Problem> {

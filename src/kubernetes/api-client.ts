@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { KubernetesError, refusal } from './api-error.ts';
-import { readBeginning, readLines, readText } from './body.ts';
+import { readBeginning, readLines, readList, readText } from './body.ts';
 import type { Credentials } from './credentials.ts';
 import { isObject, objectAt, textAt, type JsonObject } from './json.ts';
 import type { Resource } from './resources.ts';
@@ -109,18 +109,22 @@ export class KubernetesClient implements ListWatch {
   }
 
   /**
-   * Gives every object to `onItem`, page by page, and resolves with the resource version from which to watch. A list whose next
+   * Gives every object to `onItem` as it arrives, page by page, and resolves with the resource version from which to watch. A list whose next
    * page has expired fails with 410, after some objects have been given.
    */
   async list(resource: Resource, options: ListOptions, onItem: (raw: JsonObject) => void): Promise<string> {
     const call: Call = { method: 'GET', path: resource.path, accept: acceptOf(resource, 'List'), signal: options.signal };
     for (let next = ''; ; ) {
-      const page = await this.#json({ ...call, query: listQuery(options, next) });
-      for (const item of this.#itemsOf(page, resource)) onItem(item);
+      const page = await this.#read({ ...call, query: listQuery(options, next) }, onItem);
       const metadata = objectAt(page, 'metadata');
       next = textAt(metadata, 'continue');
       if (next === '') return textAt(metadata, 'resourceVersion');
     }
+  }
+
+  /** A list that is at `path` as a whole: gives every object to `onItem`, and resolves with all else of the answer. */
+  items(path: string, options: CallOptions, onItem: (raw: JsonObject) => void): Promise<JsonObject> {
+    return this.#read({ method: 'GET', path, ...options }, onItem);
   }
 
   /**
@@ -174,11 +178,18 @@ export class KubernetesClient implements ListWatch {
     this.#transport.close();
   }
 
-  /** An empty list may come as null, as Go writes it. */
-  #itemsOf(page: JsonObject, resource: Resource): JsonObject[] {
-    const items = page['items'] ?? [];
-    if (Array.isArray(items)) return items.filter(isObject);
-    throw new KubernetesError('unavailable', `${this.#transport.describe('GET', resource.path)}: the answer is not a list`);
+  /** Whoever may make objects decides how large a list is: one object at a time is in memory, and only that is bounded. */
+  async #read(call: Call, onItem: (raw: JsonObject) => void): Promise<JsonObject> {
+    const answer = await this.#send(call);
+    const what = this.#transport.describe(call.method, call.path);
+    const take = (text: string): void => {
+      const item = parse(text, what);
+      if (isObject(item)) onItem(item);
+    };
+    const page = parse(await readList(answer.body, this.#limits.bytes, what, take), what);
+    // An empty list may come as null, as Go writes it.
+    if (isObject(page) && Array.isArray(page['items'] ?? [])) return page;
+    throw new KubernetesError('unavailable', `${what}: the answer is not a list`);
   }
 
   async #json(call: Call): Promise<JsonObject> {

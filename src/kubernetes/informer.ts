@@ -5,15 +5,15 @@ import type { Random } from '../random.ts';
 import type { ListWatch, Selection, WatchEvent } from './api-client.ts';
 import { KubernetesError, hasStatus, isExpired, isFromTheFuture } from './api-error.ts';
 import { BackOff } from './back-off.ts';
-import { objectAt, textAt, type JsonObject } from './json.ts';
+import { objectAt, textAt } from './json.ts';
 import type { Resource } from './resources.ts';
-import { Store, type ChangeListener, type Stored } from './store.ts';
+import { Store, type ChangeListener, type Stored, type Trim } from './store.ts';
 
 export interface InformerOptions<T> extends Selection {
   readonly client: ListWatch;
   readonly resource: Resource;
-  /** Keeps of an object what is needed, or nothing of it. The raw object is not kept. */
-  readonly trim: (raw: JsonObject) => T | undefined;
+  /** The raw object is not kept. */
+  readonly trim: Trim<T>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log?: Log;
@@ -145,7 +145,8 @@ export class Informer<T> {
     while (!signal.aborted) {
       try {
         const reloads = this.#reloads;
-        if (this.#needsList()) await this.#list(signal);
+        if (this.#resume === '') await this.#list(signal);
+        else if (this.#isListDue) await this.#listAnew(signal);
         if (reloads !== this.#reloads) this.#forget();
         else if (this.#resume !== '') await this.#watch(signal);
         else await this.#backOff.rest(this.#absentMs, signal);
@@ -155,8 +156,18 @@ export class Informer<T> {
     }
   }
 
-  #needsList(): boolean {
-    return this.#resume === '' || this.#options.clock.monotonic() - this.#listedAt >= this.#relistAfterMs;
+  get #isListDue(): boolean {
+    return this.#options.clock.monotonic() - this.#listedAt >= this.#relistAfterMs;
+  }
+
+  /** Nothing is known to be missing: a list that fails now is tried again after the next watch, which may well work. */
+  async #listAnew(signal: AbortSignal): Promise<void> {
+    try {
+      await this.#list(signal);
+    } catch (error) {
+      if (signal.aborted || isExpired(error) || isFromTheFuture(error)) throw error;
+      this.#options.log?.warn({ event: 'kubernetes.not_listed', reason: messageOf(error) }, `cannot list ${this.#options.resource.name} anew: the watch goes on`);
+    }
   }
 
   async #list(signal: AbortSignal): Promise<void> {

@@ -4,8 +4,8 @@ import { SignetError } from '../errors.ts';
 import { KubernetesClient } from './api-client.ts';
 import { KubernetesError } from './api-error.ts';
 import { credentialsFrom, type Credentials, type Source } from './credentials.ts';
-import { objectsAt, type JsonObject } from './json.ts';
-import type { Pod } from './pod.ts';
+import type { JsonObject } from './json.ts';
+import type { Pod, TrimPod } from './pod.ts';
 import type { TransportLimits } from './transport.ts';
 
 export interface KubeletOptions {
@@ -20,7 +20,7 @@ export interface KubeletOptions {
   /** Roots of the kubelet's serving certificate: the cluster's CA where the kubelet's certificate is signed by it. */
   readonly ca: Source;
   readonly clock: Clock;
-  readonly trim: (raw: JsonObject) => Pod | undefined;
+  readonly trim: TrimPod;
   readonly limits?: Partial<TransportLimits>;
 }
 
@@ -29,7 +29,7 @@ const PORT = 10_250;
 /** The kubelet's own list of the node's pods: fresher than the API server's, and there when that is not. */
 export class Kubelet {
   readonly #client: KubernetesClient;
-  readonly #trim: (raw: JsonObject) => Pod | undefined;
+  readonly #trim: TrimPod;
 
   /** @throws SignetError `invalid_config` for a host or a port that is none. */
   constructor(options: KubeletOptions) {
@@ -43,11 +43,15 @@ export class Kubelet {
 
   /** All pods that the kubelet knows, static ones under the UID that is in their cgroup path. @throws KubernetesError */
   async pods(signal?: AbortSignal): Promise<Pod[]> {
-    const list = await this.#client.get('/pods', { signal });
+    const pods: Pod[] = [];
+    const list = await this.#client.items('/pods', { signal }, (raw: JsonObject) => {
+      const pod = this.#trim(raw, pods.length);
+      if (pod !== undefined) pods.push(pod);
+    });
     // An old kubelet's error page and a proxy's greeting are JSON objects too.
     const isList = list['kind'] === 'PodList';
     if (!isList) throw new KubernetesError('unavailable', 'the kubelet\'s answer to GET /pods is not a PodList');
-    return objectsAt(list, 'items').map(this.#trim).filter((pod) => pod !== undefined);
+    return pods;
   }
 
   close(): void {

@@ -1,17 +1,16 @@
 import type { KubernetesClient } from './api-client.ts';
-import type { JsonObject } from './json.ts';
-import type { Pod } from './pod.ts';
+import type { Pod, TrimPod } from './pod.ts';
 import { PODS, onNode } from './resources.ts';
 
 /** All pods of this node, as they are now. */
 export type ListPods = (signal: AbortSignal) => Promise<readonly Pod[]>;
 
 /** Lists the pods of `nodeName` from the API server, by quorum and not from its cache. */
-export function podsFromApi(client: KubernetesClient, nodeName: string, trim: (raw: JsonObject) => Pod | undefined): ListPods {
+export function podsFromApi(client: KubernetesClient, nodeName: string, trim: TrimPod): ListPods {
   return async (signal) => {
     const pods: Pod[] = [];
     await client.list(PODS, { fieldSelector: onNode(nodeName), signal }, (raw) => {
-      const pod = trim(raw);
+      const pod = trim(raw, pods.length);
       if (pod !== undefined) pods.push(pod);
     });
     return pods;

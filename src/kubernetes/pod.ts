@@ -1,3 +1,4 @@
+import { keptBytes, mostKept } from './pod-size.ts';
 import { flagAt, objectAt, objectsAt, textAt, textsAt, timeAt, type JsonObject, type TextMap } from './json.ts';
 
 export type ContainerKind = 'init' | 'sidecar' | 'app' | 'ephemeral';
@@ -51,7 +52,15 @@ export interface Pod {
   /** The UID in the cgroup path of a static pod, of which this is the mirror; undefined for all other pods. */
   readonly configHash: string | undefined;
   readonly containers: readonly Container[];
+  /**
+   * Set for a pod that is too large to be kept (`mostKept`): how much there would have been to keep, in bytes. It has no labels,
+   * annotations, owners and containers then, so nothing may be concluded from their absence.
+   */
+  readonly oversized?: number;
 }
+
+/** `known`: how many pods share the memory with this one. */
+export type TrimPod = (raw: JsonObject, known: number) => Pod | undefined;
 
 export interface PodTrimOptions {
   /** Keep annotations: only where a rule needs them, since they can be 256 KiB a pod. Default false. */
@@ -65,15 +74,32 @@ const CONFIG_MIRROR = 'kubernetes.io/config.mirror';
 const HASH = /^[0-9a-f]{32}$/;
 
 /** The trimming of raw pods for an informer; one without UID, name or namespace is left out. */
-export function podTrim(options: PodTrimOptions = {}): (raw: JsonObject) => Pod | undefined {
-  return (raw) => trimPod(raw, options.annotations === true);
+export function podTrim(options: PodTrimOptions = {}): (raw: JsonObject, known?: number) => Pod | undefined {
+  return (raw, known = 0) => {
+    const pod = trimPod(raw, options.annotations === true);
+    return pod === undefined ? undefined : Object.freeze(withinBound(pod, known));
+  };
+}
+
+/** Whoever may make pods decides how large they are, and the pods of a node are all in memory. */
+function withinBound(pod: Pod, known: number): Pod {
+  const oversized = keptBytes(pod);
+  if (oversized <= mostKept(known)) return pod;
+  const { uid, name, namespace, nodeName, hostNetwork, phase, deletionTimestamp, configHash } = pod;
+  const [unknown, none] = ['', textsAt({}, '')];
+  return {
+    ...{ uid, name, namespace, nodeName, hostNetwork, phase, deletionTimestamp, configHash, oversized },
+    ...{ generateName: unknown, serviceAccount: unknown, hostname: unknown, subdomain: unknown },
+    ...{ priorityClassName: unknown, runtimeClassName: unknown },
+    ...{ labels: none, annotations: undefined, owners: [], containers: [] },
+  };
 }
 
 function trimPod(raw: JsonObject, withAnnotations: boolean): Pod | undefined {
   const [metadata, spec, status] = [objectAt(raw, 'metadata'), objectAt(raw, 'spec'), objectAt(raw, 'status')];
   const [uid, name, namespace] = [textAt(metadata, 'uid'), textAt(metadata, 'name'), textAt(metadata, 'namespace')];
   if (uid === '' || name === '' || namespace === '') return undefined;
-  return Object.freeze({
+  return {
     uid,
     name,
     namespace,
@@ -93,7 +119,7 @@ function trimPod(raw: JsonObject, withAnnotations: boolean): Pod | undefined {
     owners: objectsAt(metadata, 'ownerReferences').map(ownerOf),
     configHash: configHashOf(metadata, textAt(spec, 'nodeName')),
     containers: containersOf(spec, status),
-  });
+  };
 }
 
 function ownerOf(reference: JsonObject): Owner {

@@ -7,6 +7,9 @@ export interface Stored<T> {
   readonly item: T;
 }
 
+/** Keeps of an object what is needed, or nothing of it. `known`: how many there are so far, for whoever has to share out memory. */
+export type Trim<T> = (raw: JsonObject, known: number) => T | undefined;
+
 export type ChangeKind = 'added' | 'changed' | 'removed';
 
 /**
@@ -23,13 +26,13 @@ const MOST_DEPARTED = 1_024;
  * opaque: they are compared for equality only (Kubernetes API concepts, "Resource versions").
  */
 export class Store<T> {
-  readonly #trim: (raw: JsonObject) => T | undefined;
+  readonly #trim: Trim<T>;
   readonly #emit: ChangeListener<T>;
   readonly #departed = new Set<string>();
   #objects = new Map<string, Stored<T>>();
 
   /** `seed`: what was known at another time, by key. */
-  constructor(trim: (raw: JsonObject) => T | undefined, emit: ChangeListener<T>, seed: Iterable<readonly [string, Stored<T>]> = []) {
+  constructor(trim: Trim<T>, emit: ChangeListener<T>, seed: Iterable<readonly [string, Stored<T>]> = []) {
     this.#trim = trim;
     this.#emit = emit;
     this.#objects = new Map(seed);
@@ -63,7 +66,7 @@ export class Store<T> {
     const { key, uid, resourceVersion } = identityOf(raw);
     const known = this.#objects.get(key);
     const isKnown = known?.uid === uid && known.resourceVersion === resourceVersion && resourceVersion !== '';
-    const item = isKnown ? known.item : this.#trim(raw);
+    const item = isKnown ? known.item : this.#trim(raw, Math.max(into.size, this.#objects.size));
     if (item !== undefined) into.set(key, { uid, resourceVersion, item });
   }
 
@@ -83,7 +86,7 @@ export class Store<T> {
     else if (this.#departed.has(uid)) return;
     const before = this.#objects.get(key);
     if (before?.uid === uid && before.resourceVersion === resourceVersion) return;
-    const item = this.#trim(raw);
+    const item = this.#trim(raw, this.#objects.size);
     if (item === undefined) return this.#drop(key, before);
     const now = { uid, resourceVersion, item };
     this.#objects.set(key, now);
@@ -97,7 +100,7 @@ export class Store<T> {
     const before = this.#objects.get(key);
     if (before === undefined || before.uid !== uid) return void this.#depart(uid);
     this.#objects.delete(key);
-    this.#leave(uid, this.#trim(raw) ?? before.item, before.item);
+    this.#leave(uid, this.#trim(raw, this.#objects.size) ?? before.item, before.item);
   }
 
   #drop(key: string, before: Stored<T> | undefined): void {

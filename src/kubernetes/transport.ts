@@ -14,7 +14,7 @@ export interface TransportLimits {
   readonly headersMs: number;
   /** Without a byte of the answer's body, but for a watch. Default 15,000. */
   readonly idleMs: number;
-  /** Largest answer, but for a watch, where it bounds one event. Default 32 MiB: JSON of a page is in memory as a whole. */
+  /** Largest answer; of a list it bounds one object, of a watch one event. Default 32 MiB: that is in memory as a whole. */
   readonly bytes: number;
 }
 

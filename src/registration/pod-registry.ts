@@ -8,21 +8,30 @@ import type { Pod } from '../kubernetes/pod.ts';
 import type { Entry } from '../spiffe/entry.ts';
 import { podUidOf, type Selector } from '../spiffe/selector.ts';
 import { distinctIdentities, EntryRegistry } from './entry-registry.ts';
-import { HeldEntries, type HoldOptions } from './held-entries.ts';
+import type { HoldOptions } from './held-entries.ts';
+import { PodEntries } from './pod-entries.ts';
+import { countRules, type RuleCount } from './rule-counts.ts';
 import { readRules, type RuleSet, type RuleSetOptions } from './rule-set.ts';
 import { problemText } from './rules/problems.ts';
 import type { Facts } from './rules/facts.ts';
-import type { Rule, RuleSource } from './rules/rule.ts';
+import type { Rule } from './rules/rule.ts';
 import { configRules, evaluate, type Evaluation } from './rules/rules.ts';
 import { needsOf } from './rules/select.ts';
 import type { RuleTally } from './status/tally.ts';
 
+interface CustomObjects {
+  /** True once all of them were told. */
+  readonly synced: boolean;
+  items(): Iterable<CustomObject>;
+}
+
 /** What is needed of the cluster as this node sees it. */
 export interface ClusterView {
   readonly pods: { find(uid: string): Pod | undefined; listed(): Iterable<Pod>; onChange(listener: PodListener): () => void };
-  readonly spiffeIds: { items(): Iterable<CustomObject> } | undefined;
-  readonly staticEntries: { items(): Iterable<CustomObject> } | undefined;
+  readonly spiffeIds: CustomObjects | undefined;
+  readonly staticEntries: CustomObjects | undefined;
   readonly node: KubernetesNode | undefined;
+  /** True when the rules are known, and what they look at. */
   readonly knowsRules: boolean;
   readonly isSynced: boolean;
   namespaceLabels(name: string): TextMap | undefined;
@@ -36,19 +45,8 @@ export interface PodRegistryOptions extends RuleSetOptions, HoldOptions {
   readonly excludeNamespaces: readonly string[];
 }
 
-/** What one rule comes to on this node. */
-export interface RuleCount extends Omit<RuleTally, 'kind'> {
-  readonly kind: RuleSource;
-  /** '' for one without a class. */
-  readonly className: string;
-}
-
-interface Known {
-  /** As the pod was when the entries were worked out. */
-  pod: Pod;
-  complete: boolean;
-  readonly held: HeldEntries;
-}
+/** More than a node has pods; the oldest is forgotten. */
+const MOST_MISSED = 4_096;
 
 /**
  * Which callers of a node of a cluster own which identities: the entries of the configuration, and what the cluster's rules give
@@ -60,10 +58,13 @@ export class PodRegistry {
   readonly #clock: Clock;
   readonly #events: EventBus;
   readonly #listeners = new Set<() => void>();
-  readonly #pods = new Map<string, Known>();
+  readonly #pods = new Map<string, PodEntries>();
+  /** UIDs of pods that were asked for and are not known. */
+  readonly #missed = new Set<string>();
   readonly #static: EntryRegistry;
   readonly #stops: readonly (() => void)[];
-  #knowing = Promise.withResolvers<void>();
+  /** Resolves when something has been judged anew. */
+  #turn = Promise.withResolvers<void>();
   #isKnown = false;
   #isSynced = false;
   #configured: readonly Entry[];
@@ -105,26 +106,33 @@ export class PodRegistry {
     const uid = podUidOf(selectors);
     if (uid === undefined) return fixed;
     const owned = new Set(selectors);
-    const own = this.#entriesOf(uid).filter((entry) => entry.selectors.every((selector) => owned.has(selector)));
+    const own = (this.#known(uid)?.all ?? []).filter((entry) => entry.selectors.every((selector) => owned.has(selector)));
     // Rules have no priority of their own: an entry with a higher one than theirs, or the same, comes first.
     const [first, last] = [fixed.filter(({ priority }) => priority >= 0), fixed.filter(({ priority }) => priority < 0)];
     return distinctIdentities([...first, ...own, ...last]);
   }
 
-  /** Resolves when the rules are known, if they matter for such a caller. */
+  /** Resolves when the rules are known, and what they look at as far as it matters for the pod of such a caller. */
   async whenKnown(selectors: readonly Selector[], signal: AbortSignal): Promise<void> {
-    if (this.#cluster.knowsRules || podUidOf(selectors) === undefined) return;
+    const uid = podUidOf(selectors);
+    if (uid === undefined || this.#isDecided(uid)) return;
     const aborted = Promise.withResolvers<never>();
+    aborted.promise.catch(() => undefined);
     const abort = (): void => aborted.reject(signal.reason);
     signal.addEventListener('abort', abort, { once: true });
-    await Promise.race([this.#knowing.promise, aborted.promise]).finally(() => signal.removeEventListener('abort', abort));
+    try {
+      signal.throwIfAborted();
+      while (!this.#isDecided(uid)) await Promise.race([this.#turn.promise, aborted.promise]);
+    } finally {
+      signal.removeEventListener('abort', abort);
+    }
   }
 
-  /** False while "none" may only mean that something is not known yet. */
+  /** False while "none" may only mean that something is not known yet: a rule, what it looks at, or the pod itself. */
   isComplete(selectors: readonly Selector[]): boolean {
     if (!this.#cluster.isSynced) return false;
     const uid = podUidOf(selectors);
-    return uid === undefined || (this.#pods.get(uid)?.complete ?? true);
+    return uid === undefined || this.#known(uid)?.isSettled === true;
   }
 
   /** What each rule for pods says of one. */
@@ -141,15 +149,9 @@ export class PodRegistry {
 
   /** What each rule comes to on this node: objects of the cluster, refused ones too, and the default rule. */
   counts(): readonly RuleCount[] {
-    const counted = new Map<string, Counted>();
-    for (const rule of [...this.#rules.pods, ...this.#rules.statics, ...this.#rules.refused]) {
-      const problem = 'problems' in rule ? problemText(rule.problems) : undefined;
-      const { source: kind, name, uid, generation } = rule;
-      const className = this.#classOf(kind, name);
-      counted.set(`${kind}/${name}`, { kind, name, className, uid, generation, podsSelected: 0, podsFailed: 0, entriesMasked: 0, problem });
-    }
-    for (const pod of this.#cluster.pods.listed()) this.#count(pod, counted);
-    return [...counted.values()];
+    const { pods, spiffeIds, staticEntries } = this.#cluster;
+    const objects = { ClusterSPIFFEID: spiffeIds?.items() ?? [], ClusterStaticEntry: staticEntries?.items() ?? [] };
+    return countRules(this.#rules, objects, pods.listed(), (pod) => this.decide(pod).decisions);
   }
 
   /** The same of the objects alone, as they are reported. */
@@ -170,45 +172,69 @@ export class PodRegistry {
 
   close(): void {
     for (const stop of this.#stops) stop();
-    for (const { held } of this.#pods.values()) held.close();
+    for (const known of this.#pods.values()) known.close();
     this.#static.close();
   }
 
-  #entriesOf(uid: string): readonly Entry[] {
-    const pod = this.#cluster.pods.find(uid);
-    const known = this.#pods.get(uid);
-    if (pod === undefined) return known?.held.all ?? [];
-    if (known === undefined) return this.#learn(pod).held.all;
-    if (known.pod !== pod) this.#evaluate(known, pod);
-    return known.held.all;
+  /** A pod of which nothing is known does not wait: nobody may ever tell of it. */
+  #isDecided(uid: string): boolean {
+    return this.#knowsRules && (this.#known(uid)?.isSettled ?? true);
   }
 
-  #learn(pod: Pod): Known {
-    const known: Known = { pod, complete: false, held: new HeldEntries(this.#options, this.#clock, () => this.#tell()) };
-    this.#pods.set(pod.uid, known);
-    this.#evaluate(known, pod);
+  /** True when all rules are known, although what one of them looks at may not be. */
+  get #knowsRules(): boolean {
+    const { knowsRules, spiffeIds, staticEntries } = this.#cluster;
+    return knowsRules || [spiffeIds, staticEntries].every((objects) => objects?.synced ?? true);
+  }
+
+  #known(uid: string): PodEntries | undefined {
+    const pod = this.#cluster.pods.find(uid);
+    // The hash of a static pod finds one with another UID: that is nobody's selector.
+    if (pod?.uid !== uid) return this.#miss(uid);
+    const known = this.#pods.get(uid);
+    if (known === undefined) return this.#learn(pod);
+    known.see(pod);
     return known;
   }
 
-  /** True when the pod's entries are others now. What is undecided gives nothing and takes nothing away. */
-  #evaluate(known: Known, pod: Pod): boolean {
-    const { entries, complete } = this.decide(pod);
-    known.pod = pod;
-    known.complete = complete;
-    if (complete) return known.held.replace(entries);
-    const added = new Set(entries.map(({ id }) => id));
-    return known.held.replace([...entries, ...known.held.all.filter(({ id }) => !added.has(id))]);
+  #miss(uid: string): undefined {
+    this.#missed.add(uid);
+    const [oldest = ''] = this.#missed;
+    if (this.#missed.size > MOST_MISSED) this.#missed.delete(oldest);
+  }
+
+  #learn(pod: Pod): PodEntries {
+    this.#missed.delete(pod.uid);
+    const known = new PodEntries(pod, (one) => this.decide(one), this.#options, this.#clock, () => this.#judged(known));
+    known.takeNews();
+    this.#pods.set(pod.uid, known);
+    return known;
   }
 
   #podChanged(change: Parameters<PodListener>[0], pod: Pod): void {
+    if (change === 'removed') return this.#forget(pod.uid);
     const known = this.#pods.get(pod.uid);
-    if (change === 'removed') {
-      known?.held.close();
-      this.#pods.delete(pod.uid);
-      this.#static.release(pod.uid);
-    } else if (known !== undefined && this.#evaluate(known, pod)) {
+    if (known !== undefined) {
+      known.see(pod);
+      this.#judged(known);
+    } else if (this.#missed.delete(pod.uid)) {
       this.#tell();
     }
+  }
+
+  #judged(known: PodEntries): void {
+    this.#wake();
+    if (known.takeNews()) this.#tell();
+  }
+
+  #forget(uid: string): void {
+    const known = this.#pods.get(uid);
+    this.#pods.delete(uid);
+    this.#static.release(uid);
+    known?.close();
+    if (known === undefined) return;
+    this.#wake();
+    if (known.all.length > 0) this.#tell();
   }
 
   #read(): void {
@@ -218,25 +244,29 @@ export class PodRegistry {
     this.#tellRefused(before);
     const needs = needsOf(this.#rules.pods);
     this.#cluster.need({ annotations: needs.has('annotations'), namespaces: needs.has('namespaceLabels'), node: needs.has('node') });
-    let isOther = this.#settle(this.#cluster.knowsRules, this.#cluster.isSynced);
+    let isOther = this.#settle(this.#knowsRules, this.#cluster.isSynced);
     for (const known of [...this.#pods.values()]) {
-      const wasComplete = known.complete;
-      const hasOthers = this.#evaluate(known, this.#cluster.pods.find(known.pod.uid) ?? known.pod);
-      isOther ||= hasOthers || known.complete !== wasComplete;
+      known.judge(this.#cluster.pods.find(known.pod.uid) ?? known.pod);
+      isOther = known.takeNews() || isOther;
     }
+    this.#wake();
     // It tells a change of its own.
     this.replace(this.#configured);
     if (isOther) this.#tell();
   }
 
-  /** A new rule may look at what is not followed yet: then whoever comes waits again. True when something is known now, or not any more. */
+  /** True when something is known now that was not, or not any more. */
   #settle(isKnown: boolean, isSynced: boolean): boolean {
     const isOther = isKnown !== this.#isKnown || isSynced !== this.#isSynced;
-    if (isKnown) this.#knowing.resolve();
-    else if (this.#isKnown) this.#knowing = Promise.withResolvers();
     this.#isKnown = isKnown;
     this.#isSynced = isSynced;
     return isOther;
+  }
+
+  /** Whoever waits looks again. */
+  #wake(): void {
+    this.#turn.resolve();
+    this.#turn = Promise.withResolvers();
   }
 
   #tellRefused({ refused: before }: RuleSet): void {
@@ -246,28 +276,7 @@ export class PodRegistry {
     }
   }
 
-  #classOf(kind: RuleSource, name: string): string {
-    const { spiffeIds, staticEntries } = this.#cluster;
-    const objects = kind === 'ClusterSPIFFEID' ? spiffeIds : kind === 'ClusterStaticEntry' ? staticEntries : undefined;
-    const className = [...(objects?.items() ?? [])].find((object) => object.name === name)?.spec['className'];
-    return typeof className === 'string' ? className : '';
-  }
-
-  #count(pod: Pod, all: ReadonlyMap<string, Counted>): void {
-    for (const { source, rule, outcome, problems } of this.decide(pod).decisions) {
-      const counted = all.get(`${source}/${rule}`);
-      if (counted === undefined || (outcome !== 'applies' && outcome !== 'masked' && outcome !== 'failed')) continue;
-      counted.podsSelected += 1;
-      if (outcome === 'failed') counted.podsFailed += 1;
-      if (outcome === 'masked') counted.entriesMasked += 1;
-      counted.problem ??= problems?.[0];
-    }
-  }
-
   #tell(): void {
     for (const listener of [...this.#listeners]) listener();
   }
 }
-
-/** A count that is being added up. */
-type Counted = { -readonly [K in keyof RuleCount]: RuleCount[K] };

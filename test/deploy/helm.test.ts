@@ -151,7 +151,7 @@ testIf(needsHelm, 'what is switched off is not there, and neither are the rights
     'ServiceAccount/signet-system/signet',
   ]);
   const groups = (at(find(t, manifests, 'ClusterRole'), 'rules') as { apiGroups: string[] }[]).flatMap(({ apiGroups }) => apiGroups);
-  t.deepEqual(groups, ['', '', '']);
+  t.deepEqual(groups, ['', '', '', 'signet.dev']);
   t.false(namesOf(render(t, ['--set', 'crds.spire=false'])).some((name) => name.includes('spire.spiffe.io')));
 });
 

@@ -83,6 +83,7 @@ testIf(needsKubectl, 'the rights are exactly these', (t) => {
     'clusterspiffeids/status.spire.spiffe.io: patch',
     'clusterstaticentries/status.spire.spiffe.io: patch',
     'nodereports.signet.dev: get list watch create patch',
+    'nodekeysets.signet.dev: get list watch create patch',
   ]);
   t.deepEqual(rightsOf(at(find(t, manifests, 'Role', 'signet'), 'rules')), [
     'leases.coordination.k8s.io signet-rule-status: get patch',

@@ -182,6 +182,11 @@ class OwnVault implements VaultServer {
     // HOME is moved so that it leaves no files of its own.
     this.#process = spawn(BINARY, ['server', `-config=${join(this.dir, 'vault.json')}`], { stdio: ['ignore', log, log], env: { ...process.env, HOME: this.dir } });
     closeSync(log);
+    const child = this.#process;
+    // A test process that is ended before its hooks have run takes it along.
+    const end = (): void => void child.kill('SIGKILL');
+    process.once('exit', end);
+    child.once('exit', () => process.off('exit', end));
     await this.#until('listening', async () => (await this.api('GET', 'sys/seal-status'))['type'] !== undefined);
   }
 

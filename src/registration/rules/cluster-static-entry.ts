@@ -15,6 +15,7 @@ import {
   readTtl,
   X509_TTL,
 } from './common-spec.ts';
+import { areForgeable, BINDING_SELECTOR } from './forgeable.ts';
 import { show } from './problems.ts';
 import type { ClassOptions, ParsedRule, StaticRule } from './rule.ts';
 import { isObject, SpecReader } from './spec.ts';
@@ -101,7 +102,9 @@ function readSelectors(reader: SpecReader): Selector[] {
   if (selectors.length === 0)
     reader.refuse('selectors', show(reader.value('selectors')), 'at least one selector, such as k8s:ns:default');
   else if (selectors.every(isNarrowing)) {
-    reader.refuse('selectors', show(selectors), 'also one that an exec cannot change, such as k8s:sa:web or unix:uid:1000');
+    reader.refuse('selectors', show(selectors), 'also one that an exec cannot change, such as k8s:ns:shop or unix:uid:1000');
+  } else if (areForgeable(selectors)) {
+    reader.refuse('selectors', show(selectors), BINDING_SELECTOR);
   }
   return [...new Set(selectors)];
 }
