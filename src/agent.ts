@@ -105,7 +105,7 @@ export class Agent {
     const { socketPath, trustDomain, entries } = this.#config;
     this.#stopping.signal.throwIfAborted();
     const plan = planKubernetes(this.#config, this.#tools.env ?? {});
-    if (plan !== undefined || this.#config.authority.files !== undefined) DataDir.open(this.#config.privateDir, this.#tools.kernel).close();
+    if (plan !== undefined || this.#config.authority.type !== 'embedded') DataDir.open(this.#config.privateDir, this.#tools.kernel).close();
     this.#stateDir = DataDir.open(stateDirectoryOf(this.#config), this.#tools.kernel);
     AdminServer.check(this.#config.admin.socketPath);
     await checkAuthority(this.#config, this.#roomTools);

@@ -12,10 +12,14 @@ import type { Random } from '../random.ts';
 import type { BundleSource, JwtSigner, X509Signer } from '../spiffe/signing.ts';
 import { FilesUpstream } from '../upstream/files.ts';
 import type { CaTools, Upstream } from '../upstream/upstream.ts';
+import { TwoPartBundle } from '../upstream/vault/bundle.ts';
+import type { VaultClient } from '../upstream/vault/client.ts';
 import { VaultIntermediate } from '../upstream/vault/intermediate.ts';
+import type { TransitJwtSigner } from '../upstream/vault/transit.ts';
 import { shareJwtKeys } from './jwt-keys.ts';
 import type { KubernetesRooms } from './kubernetes.ts';
 import type { RoomTools } from './tools.ts';
+import { openTransit, openVaultSvids, rootJudge, rootsOf } from './vault-svids.ts';
 import { openVault } from './vault.ts';
 
 /** Who signs for this node and whom its workloads believe, whichever kind it is. */
@@ -29,6 +33,8 @@ export interface Authority {
   status?(): { readonly lastSuccess: number | undefined; readonly failing?: string };
   /** Calls `listener` when leaves have to be signed again soon, because their CA is not to be relied on any more. */
   onIssuerChange?(listener: (change: { readonly isReplaced: boolean }) => void): () => void;
+  /** Calls `listener` when what failed to be signed is worth another attempt at once. */
+  onRecover?(listener: () => void): () => void;
   /** Rotation by hand, where keys are on this node. */
   readonly orders?: AuthorityOrders;
   close(): Promise<void>;
@@ -45,8 +51,9 @@ export function stateDirectoryOf({ authority, dataDir, privateDir }: Config): st
  * @throws SignetError `state_refused`
  */
 export async function checkAuthority(config: Config, tools: RoomTools): Promise<void> {
-  const { type, files, vault } = config.authority;
+  const { type, tier, files, vault } = config.authority;
   if (type === 'embedded') return EmbeddedAuthority.check(embeddedOptions(config));
+  if (tier === 'per-svid') return VaultIntermediate.check(vault?.pki ?? { mount: '', issuer: '' });
   // Keys from before a restart are enough to go on with, whatever has become of the files.
   if (NodeAuthority.check(nodeOptions(config), tools.clock.now())) return;
   if (files !== undefined) await FilesUpstream.check({ trustDomain: config.trustDomain, files }, { clock: tools.clock, ca: caTools(tools.random) });
@@ -68,35 +75,63 @@ export async function openAuthority(config: Config, kubernetes: KubernetesRooms 
 type Opening = Omit<Authority, 'close'>;
 
 async function open(config: Config, kubernetes: KubernetesRooms | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
-  if (config.authority.type === 'embedded') {
+  const { type, tier, vault } = config.authority;
+  const client = vault && openVault(vault, tools);
+  if (client !== undefined) opened.defer(() => client.close());
+  const transit = client && config.jwt.transit && (await openTransit(config, config.jwt.transit, stateDirectoryOf(config), client, tools, opened));
+  if (type === 'embedded') {
     const embedded = await EmbeddedAuthority.open(embeddedOptions(config), tools);
     opened.defer(() => embedded.close());
-    return { ...signersOn(embedded, embedded, embedded, config, tools), orders: embedded.orders };
+    const signers = signersOn(embedded, embedded, embedded, config, tools);
+    return { ...signers, ...tokensBy(transit, embedded, signers, config, opened), orders: embedded.orders };
   }
-  const upstream = await openUpstream(config, tools, opened);
+  if (tier === 'per-svid') return openPerSvid(config, client, transit, tools, opened);
+  const upstream = await openUpstream(config, client, tools, opened);
   const node = await NodeAuthority.open(nodeOptions(config), { ...tools, upstream });
   opened.defer(() => node.close());
   const above = { onIssuerChange: node.onIssuerChange.bind(node), status: () => node.status(), orders: node.orders };
-  if (kubernetes === undefined) return { ...signersOn(node, node, node, config, tools), ...above };
+  if (kubernetes === undefined || transit !== undefined) {
+    const signers = signersOn(node, node, node, config, tools);
+    return { ...signers, ...tokensBy(transit, node, signers, config, opened), ...above };
+  }
   const shared = await shareJwtKeys(node, stateDirectoryOf(config), config, kubernetes, tools);
   opened.defer(() => shared.close());
   return { ...signersOn(node, shared.source, shared.bundle, config, tools), ...above };
 }
 
 /** The CA above the node. */
-async function openUpstream(config: Config, tools: RoomTools, opened: AsyncDisposableStack): Promise<Upstream> {
+async function openUpstream(config: Config, client: VaultClient | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Upstream> {
   const { files, vault } = config.authority;
   if (files !== undefined) {
     const upstream = await FilesUpstream.open({ trustDomain: config.trustDomain, files }, { ...tools, ca: caTools(tools.random) });
     opened.defer(() => upstream.close());
     return upstream;
   }
-  if (vault === undefined) throw new SignetError('invalid_config', 'authority: neither files nor vault is set');
-  const client = openVault(vault, tools);
-  opened.defer(() => client.close());
-  const upstream = new VaultIntermediate(vault.pki, { ...tools, client });
+  if (vault === undefined || client === undefined) throw new SignetError('invalid_config', 'authority: neither files nor vault is set');
+  const upstream = new VaultIntermediate(vault.pki, { ...tools, client, judgeRoot: rootJudge(config.trustDomain) });
   opened.defer(() => upstream.close());
   return upstream;
+}
+
+/** No key that signs is on this node. */
+async function openPerSvid(config: Config, client: VaultClient | undefined, transit: TransitJwtSigner | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
+  const { vault } = config.authority;
+  if (vault === undefined || client === undefined || transit === undefined) throw new SignetError('invalid_config', 'authority.tier per-svid needs authority.vault and jwt.transit');
+  const { x509, bundle, onIssuerChange, onRecover } = await openVaultSvids(config, vault, stateDirectoryOf(config), client, transit, tools, opened);
+  const status = () => {
+    const failing = client.problem() ?? transit.problem();
+    return { lastSuccess: undefined, ...(failing === undefined ? {} : { failing }) };
+  };
+  return { x509, jwt: transit, bundle, ends: () => ({}), onIssuerChange, onRecover, status };
+}
+
+/** Tokens, and the keys that they are verified with, where a transit engine signs them. */
+function tokensBy(transit: TransitJwtSigner | undefined, own: BundleSource, { ends }: Pick<Authority, 'ends'>, { trustDomain }: Config, opened: AsyncDisposableStack) {
+  if (transit === undefined) return {};
+  const bundle = new TwoPartBundle(trustDomain, rootsOf(own), transit);
+  opened.defer(() => bundle.close());
+  const endsOfCa = (): ReturnType<Authority['ends']> => definedOf({ x509: ends().x509 });
+  return { jwt: transit, bundle, ends: endsOfCa };
 }
 
 /** Keys that are on this node. */

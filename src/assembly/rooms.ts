@@ -61,6 +61,7 @@ export async function openRooms(config: Config, kubernetes: KubernetesRooms | un
   const stopReplacing = authority.onIssuerChange?.(({ isReplaced }) => {
     if (isReplaced) x509.replaceAll(Math.min(x509Config.ttlMs * REPLACED_WITHIN, REPLACED_WITHIN_MS));
   });
+  const stopRetrying = authority.onRecover?.(() => x509.retryFailed());
   const stopTaints = authority.orders?.onTaint((taint) => {
     if (taint.kind === 'jwt') return jwt.dropSignedBy(taint.kid);
     x509.dropUnread();
@@ -68,6 +69,7 @@ export async function openRooms(config: Config, kubernetes: KubernetesRooms | un
   });
   const close = async (): Promise<void> => {
     stopReplacing?.();
+    stopRetrying?.();
     stopTaints?.();
     for (const room of [entitlements, x509, jwt]) room.close();
     if (kubernetes === undefined) registry.close();

@@ -1,10 +1,15 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { messageOf, SignetError, systemCode } from '../errors.ts';
+import { systemRandom } from '../random.ts';
 
 /** No state that Signet writes comes near this. */
 const LARGEST = 4 * 1024 * 1024;
+/** No write takes as long: what lies aside for this time was left by a process that was killed. */
+const ABANDONED_MS = 600_000;
+/** What a name aside has after the file's own. */
+const ASIDE = /^\.[0-9a-f]{16}\.new$/;
 
 /**
  * The text of a file that only its owner may read, or undefined when there is none. It is opened once and judged by what was
@@ -37,14 +42,16 @@ export function readPrivateFile(path: string): string | undefined {
 
 /**
  * Replaces a file so that at every moment, a loss of power included, it is either the old or the new one: written aside with
- * mode 0600, flushed, renamed, and the directory flushed.
+ * mode 0600, flushed, renamed, and the directory flushed. Two processes may do that at the same time: each has a name aside of its
+ * own, and one of the two files is what stays.
  *
  * @throws SignetError `state_unwritable`; the old file is then untouched and nothing is left aside.
  */
 export async function writePrivateFile(path: string, text: string): Promise<void> {
-  const aside = `${path}.new`;
+  const aside = `${path}.${systemRandom.bytes(8).toString('hex')}.new`;
   try {
-    await rm(aside, { force: true });
+    // An aside without a random part is nobody's by now.
+    await rm(`${path}.new`, { force: true });
     const file = await open(aside, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600);
     try {
       await file.writeFile(text);
@@ -52,6 +59,7 @@ export async function writePrivateFile(path: string, text: string): Promise<void
     } finally {
       await file.close();
     }
+    await removeAbandoned(path, aside);
     await rename(aside, path);
     await syncDirectory(dirname(path));
   } catch (error) {
@@ -64,6 +72,20 @@ export async function writePrivateFile(path: string, text: string): Promise<void
 /** The path of a state file in the agent's data directory. */
 export function statePath(dataDir: string, name: string): string {
   return join(dataDir, name);
+}
+
+/** Removes what killed processes have left aside of `path`; it may hold keys. The age is measured by the file system's own time. */
+async function removeAbandoned(path: string, aside: string): Promise<void> {
+  const name = basename(path);
+  const isAside = (other: string): boolean => other.startsWith(name) && ASIDE.test(other.slice(name.length));
+  const others = (await readdir(dirname(path))).filter((other) => isAside(other) && other !== basename(aside));
+  if (others.length === 0) return;
+  const { mtimeMs: now } = await stat(aside);
+  for (const other of others.map((one) => join(dirname(path), one))) {
+    // Its writer may have renamed it meanwhile.
+    const made = await stat(other).catch(() => undefined);
+    if (made !== undefined && now - made.mtimeMs >= ABANDONED_MS) await rm(other, { force: true });
+  }
 }
 
 async function syncDirectory(path: string): Promise<void> {

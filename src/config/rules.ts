@@ -110,6 +110,9 @@ function* vaultRules({ authority, jwt }: Draft, written: unknown): Iterable<Prob
     if (!isThere('authority', 'vault', 'auth', name)) yield at(['authority', 'vault', 'auth', name], `a value (with auth.method: ${auth?.method})`);
   }
   if (authority?.tier !== 'per-svid') return;
+  if (authority.type === 'vault' && jwt?.signer === 'node') {
+    yield at(['jwt', 'signer'], 'transit, with authority.tier: per-svid: no key that signs is on the node then');
+  }
   if (authority.type !== undefined && authority.type !== 'vault') yield at(['authority', 'tier'], 'intermediate, unless authority.type is vault');
   if (authority.type === 'vault' && pki !== undefined && !isThere('authority', 'vault', 'pki', 'role')) {
     yield at(['authority', 'vault', 'pki', 'role'], 'the role that leaves are signed by (with authority.tier: per-svid)');

@@ -115,7 +115,8 @@ export class JwtIdentities {
     const since = clock.monotonic();
     try {
       const ttlMs = entry.jwtTtlMs ?? this.#options.ttlMs;
-      const request = { id: entry.id, audience, ttlMs };
+      const held = slot.svid !== undefined && slot.svid.expiresAt > clock.now() ? { heldUntil: slot.svid.expiresAt } : {};
+      const request = { id: entry.id, audience, ttlMs, ...held };
       let signed = await signer.sign(request, this.#closing.signal);
       if (this.#dropped.has(signed.kid)) signed = await signer.sign(request, this.#closing.signal);
       if (this.#dropped.has(signed.kid)) throw new SignetError('authority_unavailable', 'the JWT key that signs is not to be relied on any more');

@@ -1,8 +1,9 @@
 import type { Clock } from '../clock.ts';
 import { KubernetesError, refusal } from './api-error.ts';
-import { readBeginning, readLines, readList, readText } from './body.ts';
+import { readBeginning, readLines, readText } from './body.ts';
 import type { Credentials } from './credentials.ts';
 import { isObject, objectAt, textAt, type JsonObject } from './json.ts';
+import { readList } from './list-body.ts';
 import type { Resource } from './resources.ts';
 import { DEFAULT_LIMITS, StaleConnectionError, Transport } from './transport.ts';
 import type { Method, TransportLimits, WireAnswer } from './transport.ts';

@@ -1,19 +1,21 @@
 import type { Alarm, Clock } from '../clock.ts';
-import { messageOf } from '../errors.ts';
+import { messageOf, SignetError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Random } from '../random.ts';
 import type { KubernetesClient } from './api-client.ts';
 import { Informer } from './informer.ts';
 import { isObject, objectAt, textAt, type JsonObject, type TextMap } from './json.ts';
+import { besides } from './beside.ts';
+import { BoundedPodIndex } from './bounded-pod-index.ts';
 import type { Kubelet } from './kubelet.ts';
 import { KubeletPods } from './kubelet-pods.ts';
 import { trimNamespace, trimNode, type KubernetesNode, type Namespace } from './objects.ts';
-import { PodIndex, type PodSource } from './pod-index.ts';
+import type { PodSource } from './pod-index.ts';
 import { podsFromApi, type ListPods } from './pod-lookup.ts';
-import { podTrim, type Pod } from './pod.ts';
+import { podTrim, type Pod, type TrimPod } from './pod.ts';
 import { CLUSTER_SPIFFE_IDS, CLUSTER_STATIC_ENTRIES, NAMESPACES, NODES, PODS, named, onNode, type Resource } from './resources.ts';
-import { formatSnapshot, parseSnapshot, type ClusterMemory, type Snapshot } from './snapshot.ts';
-import type { Stored } from './store.ts';
+import { formatSnapshot, LARGEST_SNAPSHOT, parseSnapshot, type ClusterMemory, type Snapshot, type SnapshotOwner } from './snapshot.ts';
+import type { Stored, Trim } from './store.ts';
 
 /** What is kept of an object whose `spec` somebody else reads. */
 export interface CustomObject {
@@ -27,11 +29,13 @@ export interface ClusterOptions {
   readonly nodeName: string;
   readonly client: KubernetesClient;
   /** Makes the kubelet's client; it trims as the others do. Undefined: the kubelet is not asked. */
-  readonly kubelet: ((trim: (raw: JsonObject) => Pod | undefined) => Kubelet) | undefined;
+  readonly kubelet: ((trim: TrimPod) => Kubelet) | undefined;
   readonly source: 'api' | 'kubelet';
   /** Follow the rules that are objects of the cluster. */
   readonly customResources: boolean;
   readonly memory?: ClusterMemory;
+  /** Version of the program: what another one has kept in the memory is not read. Default ''. */
+  readonly version?: string;
   /** Told when a static pod's hash was asked for that two pods claim. */
   readonly onConflict?: (hash: string) => void;
 }
@@ -68,7 +72,7 @@ const REMEMBER_MS = 2_000;
  * last is kept, so that an agent which restarts while the API server is away begins with it.
  */
 export class Cluster {
-  readonly pods: PodIndex;
+  readonly pods: BoundedPodIndex;
   readonly spiffeIds: Informer<CustomObject> | undefined;
   readonly staticEntries: Informer<CustomObject> | undefined;
   readonly #options: ClusterOptions;
@@ -90,13 +94,14 @@ export class Cluster {
   constructor(options: ClusterOptions, tools: ClusterTools) {
     this.#options = options;
     this.#tools = tools;
-    this.#snapshot = parseSnapshot(options.memory?.read(), options.nodeName);
+    this.#snapshot = parseSnapshot(options.memory?.read(), this.#owner);
     this.#kubelet = options.kubelet?.(this.#trimPod);
     this.#podInformer = options.source === 'api' ? this.#informer<Pod>(PODS, this.#trimPod, onNode(options.nodeName)) : undefined;
     this.#podSource = this.#podInformer ?? new KubeletPods(this.#listFromKubelet, tools, this.#seedOf<Pod>(PODS));
     this.#podSource.onChange(() => this.#rememberSoon());
     const onConflict = (hash: string): void => options.onConflict?.(hash);
-    this.pods = new PodIndex({ source: this.#podSource, clock: tools.clock, lookup: this.#lookup, onConflict });
+    const onOversized = (pod: Pod): void => this.#sayOversized(pod);
+    this.pods = new BoundedPodIndex({ source: this.#podSource, clock: tools.clock, lookup: this.#lookup, onConflict, onOversized });
     if (!options.customResources) return;
     this.spiffeIds = this.#informer(CLUSTER_SPIFFE_IDS, trimCustom);
     this.staticEntries = this.#informer(CLUSTER_STATIC_ENTRIES, trimCustom);
@@ -182,7 +187,8 @@ export class Cluster {
     await this.#remembering;
   }
 
-  readonly #trimPod = (raw: JsonObject): Pod | undefined => podTrim({ annotations: this.#annotations })(raw);
+  /** Pods that are not listed (any more) are in memory too. */
+  readonly #trimPod: TrimPod = (raw, known) => podTrim({ annotations: this.#annotations })(raw, known + this.pods.unlisted);
 
   readonly #listFromKubelet: ListPods = async (signal) => (await this.#kubelet?.pods(signal)) ?? [];
 
@@ -192,7 +198,7 @@ export class Cluster {
     const fromApi = podsFromApi(this.#options.client, this.#options.nodeName, this.#trimPod);
     if (this.#kubelet === undefined) return fromApi(signal);
     const [first, second] = this.failure === undefined ? [fromApi, this.#listFromKubelet] : [this.#listFromKubelet, fromApi];
-    return first(signal).catch(() => second(signal));
+    return besides(first, second, { clock: this.#tools.clock, isEnough: (pods) => this.pods.hasAllAwaited(pods) })(signal);
   };
 
   #informers(): Followed[] {
@@ -200,7 +206,7 @@ export class Cluster {
     return all.filter((informer) => informer !== undefined);
   }
 
-  #informer<T>(resource: Resource, trim: (raw: JsonObject) => T | undefined, fieldSelector?: string): Informer<T> {
+  #informer<T>(resource: Resource, trim: Trim<T>, fieldSelector?: string): Informer<T> {
     const seed = this.#seedOf<T>(resource);
     const { client } = this.#options;
     const informer = new Informer<T>({ client, resource, trim, ...this.#tools, seed, ...(fieldSelector === undefined ? {} : { fieldSelector }) });
@@ -215,9 +221,22 @@ export class Cluster {
     return informer;
   }
 
-  /** What was written by this program, to a file that only it can write, is what it was. */
+  /**
+   * What was written by this program, to a file that only it can write, is what it was. Without a version all of it is trimmed anew
+   * when it is told again.
+   */
   #seedOf<T>(resource: Resource): Iterable<readonly [string, Stored<T>]> {
-    return (this.#snapshot.get(resource.name) ?? []) as readonly (readonly [string, Stored<T>])[];
+    const seed = (this.#snapshot.get(resource.name) ?? []) as readonly (readonly [string, Stored<T>])[];
+    return seed.map(([key, stored]) => [key, { ...stored, resourceVersion: '' }] as const);
+  }
+
+  #sayOversized({ namespace, name, uid, oversized }: Pod): void {
+    const fields = { event: 'kubernetes.pod_too_large', pod: `${namespace}/${name}`, podUid: uid, bytes: oversized };
+    this.#tools.log.warn(fields, 'the labels, annotations, owners and containers of a pod are too many to be kept: its callers are refused');
+  }
+
+  get #owner(): SnapshotOwner {
+    return { nodeName: this.#options.nodeName, program: this.#options.version ?? '' };
   }
 
   /** Several changes in one turn of the event loop, as in a list, are one. */
@@ -241,14 +260,21 @@ export class Cluster {
 
   /** Nothing is written before everything was known once: half a snapshot would hide the rest. */
   #remember(): void {
-    const { memory, nodeName } = this.#options;
+    const { memory } = this.#options;
     if (memory === undefined || !this.isSynced) return;
-    const text = formatSnapshot(nodeName, this.#takeSnapshot());
+    const whole = formatSnapshot(this.#owner, this.#takeSnapshot());
+    // What was kept before is older with each change: better nothing than that.
+    const text = whole ?? formatSnapshot(this.#owner, new Map()) ?? '';
     if (text === this.#remembered) return;
+    if (whole === undefined) this.#sayNotRemembered(new SignetError('limit_exceeded', `it has more than ${LARGEST_SNAPSHOT} bytes`));
     this.#remembering = this.#remembering.then(() => memory.write(text)).then(
       () => void (this.#remembered = text),
-      (error: unknown) => this.#tools.log.warn({ event: 'kubernetes.not_remembered', err: messageOf(error) }, 'what is known of the cluster cannot be kept for a restart'),
+      (error: unknown) => this.#sayNotRemembered(error),
     );
+  }
+
+  #sayNotRemembered(error: unknown): void {
+    this.#tools.log.warn({ event: 'kubernetes.not_remembered', err: messageOf(error) }, 'what is known of the cluster cannot be kept for a restart');
   }
 
   #takeSnapshot(): Snapshot {

@@ -53,6 +53,8 @@ export class Informer<T> {
   #relistAfterMs = 0;
   #lastContact: number | undefined;
   #failure: string | undefined;
+  /** Why the list that was due last failed. */
+  #notListed: string | undefined;
   #synced = false;
   #reloads = 0;
   #absentSince: number | undefined;
@@ -166,8 +168,15 @@ export class Informer<T> {
       await this.#list(signal);
     } catch (error) {
       if (signal.aborted || isExpired(error) || isFromTheFuture(error)) throw error;
-      this.#options.log?.warn({ event: 'kubernetes.not_listed', reason: messageOf(error) }, `cannot list ${this.#options.resource.name} anew: the watch goes on`);
+      this.#sayNotListed(messageOf(error));
     }
+  }
+
+  #sayNotListed(reason: string): void {
+    if (this.#notListed === reason) return;
+    this.#notListed = reason;
+    const { log, resource } = this.#options;
+    log?.warn({ event: 'kubernetes.not_listed', reason }, `${resource.name} cannot be listed anew, the watch goes on: ${reason}`);
   }
 
   async #list(signal: AbortSignal): Promise<void> {
@@ -177,6 +186,7 @@ export class Informer<T> {
     if (isSudden && version !== undefined) [version, objects] = await this.#fetch(undefined, signal);
     if (version === undefined) return this.#absent();
     this.#absentSince = undefined;
+    this.#notListed = undefined;
     this.#listedAt = this.#options.clock.monotonic();
     this.#relistAfterMs = (this.#options.relistMs ?? RELIST_MS) * (0.75 + 0.5 * this.#options.random.fraction());
     this.#resume = version;

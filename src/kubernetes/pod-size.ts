@@ -1,4 +1,10 @@
-import type { Pod } from './pod.ts';
+/** What is kept of a pod and may be of any size. */
+interface Kept {
+  readonly labels: object;
+  readonly annotations: object | undefined;
+  readonly owners: readonly unknown[];
+  readonly containers: readonly unknown[];
+}
 
 /** Far more than the labels, owners and images of any pod that somebody has written; annotations alone may be 256 KiB. */
 const MOST = 65_536;
@@ -15,7 +21,7 @@ export function mostKept(known: number): number {
 }
 
 /** How much there is to keep of a pod, in bytes, near enough for a bound. */
-export function keptBytes(pod: Pod): number {
+export function keptBytes(pod: Kept): number {
   const { labels, annotations = {}, owners, containers } = pod;
   const entries = Object.keys(labels).length + Object.keys(annotations).length + owners.length + containers.length;
   return Buffer.byteLength(JSON.stringify(pod)) + ENTRY * entries;

@@ -1,5 +1,5 @@
-import { keptBytes, mostKept } from './pod-size.ts';
 import { flagAt, objectAt, objectsAt, textAt, textsAt, timeAt, type JsonObject, type TextMap } from './json.ts';
+import { keptBytes, mostKept } from './pod-size.ts';
 
 export type ContainerKind = 'init' | 'sidecar' | 'app' | 'ephemeral';
 

@@ -150,7 +150,7 @@ export class PodRegistry {
   /** What each rule comes to on this node: objects of the cluster, refused ones too, and the default rule. */
   counts(): readonly RuleCount[] {
     const { pods, spiffeIds, staticEntries } = this.#cluster;
-    const objects = { ClusterSPIFFEID: spiffeIds?.items() ?? [], ClusterStaticEntry: staticEntries?.items() ?? [] };
+    const objects = { ClusterSPIFFEID: [...(spiffeIds?.items() ?? [])], ClusterStaticEntry: [...(staticEntries?.items() ?? [])] };
     return countRules(this.#rules, objects, pods.listed(), (pod) => this.decide(pod).decisions);
   }
 

@@ -17,7 +17,7 @@ export interface RuleCount extends Omit<RuleTally, 'kind'> {
 type Counted = { -readonly [K in keyof RuleCount]: RuleCount[K] };
 
 /** The objects that rules are read from, where they are read from any. */
-export type RuleObjects = Partial<Readonly<Record<RuleSource, Iterable<CustomObject>>>>;
+export type RuleObjects = Partial<Readonly<Record<RuleSource, readonly CustomObject[]>>>;
 
 /** What each rule comes to for `pods`, those that are refused too. */
 export function countRules(
@@ -37,8 +37,8 @@ export function countRules(
   return [...counted.values()];
 }
 
-function classOf(objects: Iterable<CustomObject>, name: string): string {
-  const className = [...objects].find((object) => object.name === name)?.spec['className'];
+function classOf(objects: readonly CustomObject[], name: string): string {
+  const className = objects.find((object) => object.name === name)?.spec['className'];
   return typeof className === 'string' ? className : '';
 }
 

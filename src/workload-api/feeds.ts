@@ -23,11 +23,14 @@ export function servedIn(state: Buffer): readonly ServedSvid[] {
 export class BundleFeeds {
   readonly #trust: TrustStore;
   readonly #encode: (bundle: TrustBundle) => Buffer;
+  readonly #isKnown: (bundle: TrustBundle) => boolean;
   #encoded: { bundle: TrustBundle; bytes: Buffer } | undefined;
 
-  constructor(trust: TrustStore, encode: (bundle: TrustBundle) => Buffer) {
+  /** @param isKnown false while the bundle is not known yet: an empty one would have its readers believe nobody. */
+  constructor(trust: TrustStore, encode: (bundle: TrustBundle) => Buffer, isKnown: (bundle: TrustBundle) => boolean) {
     this.#trust = trust;
     this.#encode = encode;
+    this.#isKnown = isKnown;
   }
 
   open(onChange: () => void): Feed {
@@ -35,8 +38,9 @@ export class BundleFeeds {
     return { latest: () => this.#latest(), close: stop };
   }
 
-  #latest(): Buffer {
+  #latest(): Buffer | undefined {
     const bundle = this.#trust.own();
+    if (!this.#isKnown(bundle)) return undefined;
     if (this.#encoded?.bundle !== bundle) this.#encoded = { bundle, bytes: this.#encode(bundle) };
     return this.#encoded.bytes;
   }

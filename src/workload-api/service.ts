@@ -100,8 +100,8 @@ export class WorkloadApi {
     this.#gate.open({
       ...backend,
       x509Svids: new X509SvidFeeds(backend.x509, backend.trust),
-      x509Bundles: new BundleFeeds(backend.trust, encodeX509Bundles),
-      jwtBundles: new BundleFeeds(backend.trust, encodeJwtBundles),
+      x509Bundles: new BundleFeeds(backend.trust, encodeX509Bundles, ({ x509Authorities }) => x509Authorities.length > 0),
+      jwtBundles: new BundleFeeds(backend.trust, encodeJwtBundles, ({ jwtAuthorities }) => jwtAuthorities.length > 0),
     });
   }
 

@@ -194,6 +194,38 @@ test('forgetting the last caller of a departed pod does not release it: its proc
   t.true((await attestor.attest(callerOf(), signal)).includes('k8s:ns:shop'));
 });
 
+test('a pod is kept while a caller is attested from it, and an hour longer', async (t) => {
+  const { source, attestor, caller, index, clock } = setUp(t, IN_POD);
+  source.tell('added', podOf());
+  const other = callerOf();
+  await attestor.attest(caller, signal);
+  await attestor.attest(other, signal);
+  source.tell('removed', podOf());
+  clock.advance(10 * 3_600_000);
+  attestor.forget(caller);
+  clock.advance(10 * 3_600_000);
+  t.is(index.find(POD_UID)?.name, 'web-1');
+  attestor.forget(other);
+  attestor.forget(other);
+  clock.advance(3_599_999);
+  t.is(index.find(POD_UID)?.name, 'web-1');
+  clock.advance(1);
+  t.is(index.find(POD_UID), undefined);
+});
+
+test('a caller that is attested again is one, and an attestor that is closed keeps no pod', async (t) => {
+  const { source, attestor, caller, index, clock } = setUp(t, IN_POD);
+  source.tell('added', podOf());
+  await attestor.attest(caller, signal);
+  await attestor.attest(caller, signal);
+  source.tell('removed', podOf());
+  clock.advance(7_200_000);
+  t.is(index.find(POD_UID)?.name, 'web-1');
+  attestor.close();
+  clock.advance(3_600_000);
+  t.is(index.find(POD_UID), undefined);
+});
+
 test('a caller that is forgotten while it is attested is not followed', async (t) => {
   const { source, attestor, caller } = setUp(t, IN_POD);
   const attesting = attestor.attest(caller, signal);

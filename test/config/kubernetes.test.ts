@@ -54,6 +54,24 @@ refuses(
   'k8s selectors only with attestation.kubernetes.enabled: true, else they never match',
 );
 
+
+const FORGEABLE = 'also k8s:ns:<namespace>, such as k8s:ns:shop with k8s:sa:web: any namespace can have a pod with these';
+for (const selectors of [['k8s:sa:web'], ['unix:uid:0', 'k8s:pod-label:app:pay']]) {
+  refuses(
+    `an entry by ${selectors.join(' and ')} is refused, which a pod of any namespace can have`,
+    `${NODE}${FILES}entries: [{ id: spiffe://example.org/a, selectors: ${JSON.stringify(selectors)} }]`,
+    'entries[0].selectors',
+    JSON.stringify(selectors),
+    FORGEABLE,
+  );
+}
+test('an entry for a namespace, or for processes of the host, is not for pods of any namespace', (t) => {
+  for (const selectors of [['k8s:ns:shop', 'k8s:sa:web'], ['unix:uid:0']]) {
+    const entries = `entries: [{ id: spiffe://example.org/a, selectors: ${JSON.stringify(selectors)} }]`;
+    t.deepEqual(problemsOf(`${NODE}${FILES}${entries}`), []);
+  }
+});
+
 const CLUSTER = 'a name of at most 253 letters, digits, dots, dashes and underscores, such as prod-eu1';
 for (const name of ['a/b', '..', '.', 'a b', 'x'.repeat(254)]) {
   const found = name.length > 60 ? `"${name.slice(0, 60)}"…` : JSON.stringify(name);

@@ -32,7 +32,7 @@ const SHA = `unix:sha256:${'a'.repeat(64)}`;
 
 test('an entry with only narrowing selectors is refused', (t) => {
   const allowed =
-    'a uid, user, gid, group or k8s selector among them: a process can change its path and sha256 by exec after it has connected';
+    'a uid, user, gid, group or k8s:ns selector among them: a process can change its path and sha256 by exec after it has connected';
   t.deepEqual(problemsOf(withEntries(entry('', '["unix:path:/bin/a"]'))), [
     { path: 'entries[0].selectors', found: '["unix:path:/bin/a"]', allowed },
   ]);

@@ -40,7 +40,7 @@ refuses('transit needs a server', `${BASE}jwt: { signer: transit, transit: { key
 refuses('transit needs a key', `${vault()}jwt: { signer: transit }`, 'jwt.transit', 'nothing', 'the key: mount and key (with jwt.signer: transit)');
 refuses('a key in transit that nobody uses is refused', `${BASE}jwt: { transit: { key: k } }`, 'jwt.transit', '{"key":"k"}', 'nothing, unless jwt.signer is transit');
 refuses('only Vault signs each leaf', `${BASE}authority: { tier: per-svid }`, 'authority.tier', '"per-svid"', 'intermediate, unless authority.type is vault');
-refuses('per-svid needs a role', vault(', tier: per-svid'), 'authority.vault.pki.role', 'nothing', 'the role that leaves are signed by (with authority.tier: per-svid)');
+refuses('per-svid needs a role', `${vault(', tier: per-svid')}jwt: { signer: transit, transit: { key: k } }`, 'authority.vault.pki.role', 'nothing', 'the role that leaves are signed by (with authority.tier: per-svid)');
 
 test('a server that nothing asks is refused', (t) => {
   const yaml = `${BASE}authority: { vault: { address: "https://v", auth: { method: token, tokenFile: /t } } }`;
@@ -66,3 +66,11 @@ for (const mount of ['../sys', '/pki', 'pki/', 'a//b', 'a?b', '.']) {
     t.deepEqual(problemsOf(yaml).map(({ path, allowed }) => [path, allowed]), [['authority.vault.pki.mount', 'a mount point such as pki or team-a/pki']]);
   });
 }
+
+refuses(
+  'per-svid needs transit, since no key that signs is on the node',
+  vault(', tier: per-svid').replace('auth: {', 'pki: { role: signet }, auth: {'),
+  'jwt.signer',
+  'nothing',
+  'transit, with authority.tier: per-svid: no key that signs is on the node then',
+);

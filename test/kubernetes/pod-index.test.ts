@@ -21,6 +21,7 @@ function mirror(name: string, uid: string): Pod {
 class HandSource implements PodSource {
   synced = true;
   lastContact: number | undefined = 0;
+  failure: string | undefined = undefined;
   nudges = 0;
   readonly first: Pod[] = [];
   #listener: ChangeListener<Pod> | undefined;
@@ -295,6 +296,79 @@ test('departed pods are bounded in number, the oldest go first', (t) => {
   t.is(index.unlisted, 2_048);
   t.is(index.find('u-0'), undefined);
   t.is(index.find('u-2099')?.uid, 'u-2099');
+});
+
+test('a pod in use is kept however long it is not listed, and its time begins when it is let go', (t) => {
+  const { source, clock, index, heard } = setUp(t, { unlistedMs: 60_000 });
+  source.tell('added', pod());
+  const [first, second] = [index.hold(POD_UID), index.hold(POD_UID)];
+  source.tell('removed', pod());
+  clock.advance(10 * 60_000 + 59_000);
+  t.is(index.find(POD_UID)?.name, 'web-1');
+  first();
+  first();
+  clock.advance(120_000);
+  t.is(index.find(POD_UID)?.name, 'web-1', 'one of two holds is left');
+  second();
+  clock.advance(59_999);
+  t.is(index.find(POD_UID)?.name, 'web-1');
+  clock.advance(1);
+  t.is(index.find(POD_UID), undefined);
+  t.deepEqual(heard, ['added web-1', 'departed web-1', 'removed web-1']);
+});
+
+test('a pod that only the lookup knows is kept while it is in use too', async (t) => {
+  const { clock, index } = setUp(t, { unlistedMs: 60_000, lookup: async () => [pod()] });
+  const waiting = index.waitFor(POD_UID, 5_000);
+  clock.advance(5_000);
+  await waiting;
+  const letGo = index.hold(POD_UID);
+  clock.advance(600_000);
+  t.is(index.find(POD_UID)?.name, 'web-1');
+  letGo();
+});
+
+test('time ends nothing while the source fails, or has not told everything', (t) => {
+  for (const fail of [{ failure: 'connection refused' }, { synced: false }]) {
+    const { source, clock, index } = setUp(t, { unlistedMs: 60_000 });
+    source.tell('added', pod());
+    source.tell('removed', pod());
+    Object.assign(source, fail);
+    clock.advance(10 * 60_000);
+    t.is(index.find(POD_UID)?.name, 'web-1');
+    Object.assign(source, { failure: undefined, synced: true });
+    clock.advance(60_000);
+    t.is(index.find(POD_UID), undefined);
+  }
+});
+
+test('a static pod in use keeps its last mirror, not those that were made anew', (t) => {
+  const { source, clock, index } = setUp(t, { unlistedMs: 60_000 });
+  const letGo = index.hold(HASH);
+  for (const uid of ['m-1', 'm-2']) {
+    source.tell('added', mirror('etcd-node-1', uid));
+    if (uid === 'm-1') source.tell('removed', mirror('etcd-node-1', uid));
+  }
+  clock.advance(60_000);
+  t.is(index.find('m-1'), undefined);
+  source.tell('removed', mirror('etcd-node-1', 'm-2'));
+  clock.advance(600_000);
+  t.is(index.find(HASH)?.uid, 'm-2');
+  letGo();
+  clock.advance(60_000);
+  t.is(index.find(HASH), undefined);
+});
+
+test('of too many departed pods, those in use stay', (t) => {
+  const { source, index } = setUp(t);
+  index.hold('u-0');
+  for (let i = 0; i < 2_100; i++) {
+    source.tell('added', pod({ uid: `u-${i}` }));
+    source.tell('removed', pod({ uid: `u-${i}` }));
+  }
+  t.is(index.unlisted, 2_048);
+  t.is(index.find('u-0')?.uid, 'u-0');
+  t.is(index.find('u-1'), undefined);
 });
 
 test('a storm of questions leads to few lists, each begun after its question', async (t) => {

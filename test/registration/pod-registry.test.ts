@@ -1,6 +1,7 @@
 import test from 'ava';
 import { EventBus } from '../../src/events.ts';
 import type { CustomObject, Needs } from '../../src/kubernetes/cluster.ts';
+import type { KubernetesNode } from '../../src/kubernetes/objects.ts';
 import type { PodListener } from '../../src/kubernetes/pod-index.ts';
 import { podTrim, type Pod } from '../../src/kubernetes/pod.ts';
 import { PodRegistry, type ClusterView, type PodRegistryOptions } from '../../src/registration/pod-registry.ts';
@@ -40,8 +41,12 @@ class View implements ClusterView {
   rules: CustomObject[] = [];
   statics: CustomObject[] = [];
   labels: Record<string, string> | undefined = undefined;
-  node = undefined;
+  node: KubernetesNode | undefined = undefined;
+  /** The objects themselves were told, whatever else the rules look at. */
+  synced = false;
   knowsRules = true;
+  /** How often anything was judged. */
+  judged = 0;
   isSynced = true;
   readonly #podListeners = new Set<PodListener>();
   readonly #listeners = new Set<() => void>();
@@ -50,15 +55,27 @@ class View implements ClusterView {
     listed: () => this.known.values(),
     onChange: (listener: PodListener) => (this.#podListeners.add(listener), () => void this.#podListeners.delete(listener)),
   };
-  readonly spiffeIds = { items: () => this.rules };
-  readonly staticEntries = { items: () => this.statics };
-  namespaceLabels = (): Record<string, string> | undefined => this.labels;
+  readonly spiffeIds = this.#objects(() => this.rules);
+  readonly staticEntries = this.#objects(() => this.statics);
+  namespaceLabels = (): Record<string, string> | undefined => ((this.judged += 1), this.labels);
   need(needs: Needs): void {
     this.needed.push(needs);
   }
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
+  }
+  #objects(items: () => readonly CustomObject[]) {
+    const isSynced = (): boolean => this.synced;
+    return {
+      // An informer's can be gone through once.
+      *items() {
+        yield* items();
+      },
+      get synced() {
+        return isSynced();
+      },
+    };
   }
   tell(): void {
     for (const listener of [...this.#listeners]) listener();
@@ -265,4 +282,162 @@ test('a pod that is gone is forgotten, with the delays that were running for it'
   t.is(clock.pending, 0);
   t.deepEqual(ids(), ['spiffe://example.org/own'], 'an entry by selectors is not about the pod alone');
   registry.close();
+});
+
+test('a pod that is forgotten and told of again is told to whoever asked for it, and is never said to own nothing meanwhile', (t) => {
+  const { view, registry, ids, changes } = setUp();
+  t.deepEqual(ids(), [DEFAULT_ID]);
+  view.drop(pod('a'));
+  t.is(changes(), 1);
+  t.deepEqual(ids(), []);
+  t.false(registry.isComplete(['k8s:pod-uid:a']));
+  view.put(pod('b'));
+  t.is(changes(), 1, 'nobody has asked for that one');
+  view.put(pod('a'));
+  t.is(changes(), 2);
+  t.deepEqual(ids(), [DEFAULT_ID]);
+  t.true(registry.isComplete(['k8s:pod-uid:a']));
+});
+
+test('a hash that finds a pod is not the UID of one', (t) => {
+  const { view, registry, ids } = setUp();
+  view.known.set('hash', pod('a'));
+  t.deepEqual(ids('hash'), []);
+  t.false(registry.isComplete(['k8s:pod-uid:hash']));
+  t.deepEqual(ids(), [DEFAULT_ID]);
+});
+
+test('only pods that a rule may concern wait for what it looks at', async (t) => {
+  const { view, registry, ids } = setUp();
+  const { signal } = new AbortController();
+  view.put(pod('b', { labels: { tier: 'edge' } }));
+  view.synced = true;
+  view.rules = [rule('edge', { spiffeIDTemplate: 'spiffe://{{ .TrustDomain }}/n/{{ .NodeMeta.UID }}', podSelector: { matchLabels: { tier: 'edge' } } })];
+  view.knowsRules = false;
+  view.tell();
+  t.true(view.needed.at(-1)?.node);
+  await registry.whenKnown(['k8s:pod-uid:a'], signal);
+  t.deepEqual(ids(), [DEFAULT_ID]);
+  let isKnown = false;
+  const waiting = registry.whenKnown(['k8s:pod-uid:b'], signal).then(() => (isKnown = true));
+  view.tell();
+  await new Promise((resolve) => setImmediate(resolve));
+  t.false(isKnown);
+  view.node = { uid: 'n-1', name: 'node-1', labels: {}, annotations: {}, providerId: '', podCidr: '' } as KubernetesNode;
+  view.knowsRules = true;
+  view.tell();
+  await waiting;
+  t.deepEqual(ids('b'), ['spiffe://example.org/n/n-1']);
+});
+
+test('a pod that waits for what a rule looks at waits no longer than the signal says, nor when it is gone', async (t) => {
+  const { view, registry } = setUp();
+  view.synced = true;
+  view.rules = [rule('prod', { ...ALL, namespaceSelector: { matchLabels: { env: 'prod' } } })];
+  view.tell();
+  const stop = new AbortController();
+  const bounded = t.throwsAsync(registry.whenKnown(['k8s:pod-uid:a'], stop.signal), { message: 'too long' });
+  stop.abort(new Error('too long'));
+  await bounded;
+  await t.throwsAsync(registry.whenKnown(['k8s:pod-uid:a'], stop.signal), { message: 'too long' });
+  const waiting = registry.whenKnown(['k8s:pod-uid:a'], new AbortController().signal);
+  view.drop(pod('a'));
+  await t.notThrowsAsync(waiting);
+});
+
+const BY_APP = { spiffeIDTemplate: 'spiffe://{{ .TrustDomain }}/app/{{ index .PodMeta.Labels "app" }}' };
+
+test('a pod whose labels change all the time is judged four times a second, by its last state', (t) => {
+  const { view, clock, ids, changes } = setUp([], { withdrawalDelayMs: 60_000 });
+  view.rules = [rule('app', BY_APP)];
+  view.tell();
+  t.deepEqual(ids(), ['spiffe://example.org/app/web'], 'the first judgement');
+  const flip = (i: number): void => (view.put(pod('a', { labels: { app: `x${i}` } })), void ids());
+  const before = changes();
+  view.judged = 0;
+  for (let i = 1; i <= 200; i++) {
+    flip(i);
+    clock.advance(10);
+  }
+  t.is(view.judged, 8);
+  t.is(changes() - before, 8);
+  clock.advance(1_000);
+  t.is(ids()[0], 'spiffe://example.org/app/x200');
+  t.true(view.judged <= 12);
+  view.judged = 0;
+  flip(201);
+  t.is(view.judged, 1, 'after a rest a change counts at once');
+  t.is(ids()[0], 'spiffe://example.org/app/x201');
+});
+
+test('a pod owns at most sixteen of the identities that it had, the youngest', (t) => {
+  const { view, clock, ids } = setUp([], { withdrawalDelayMs: 60_000 });
+  view.rules = [rule('app', BY_APP)];
+  view.tell();
+  for (let i = 1; i <= 40; i++) {
+    view.put(pod('a', { labels: { app: `x${i}` } }));
+    clock.advance(1_000);
+    ids();
+  }
+  t.deepEqual(ids(), Array.from({ length: 17 }, (_, i) => `spiffe://example.org/app/x${40 - i}`));
+  clock.advance(60_000);
+  t.deepEqual(ids(), ['spiffe://example.org/app/x40']);
+});
+
+test('while the last state of a pod is not judged yet, nobody says that it has nothing, and whoever comes waits for it', async (t) => {
+  const { view, clock, registry, ids, changes } = setUp([], { excludeNamespaces: ['shop'] });
+  t.deepEqual(ids(), []);
+  t.true(registry.isComplete(['k8s:pod-uid:a']));
+  for (let i = 1; i <= 4; i++) view.put(pod('a', { labels: { app: `x${i}` } }));
+  t.false(registry.isComplete(['k8s:pod-uid:a']));
+  let isKnown = false;
+  const waiting = registry.whenKnown(['k8s:pod-uid:a'], new AbortController().signal).then(() => (isKnown = true));
+  await new Promise((resolve) => setImmediate(resolve));
+  t.false(isKnown);
+  const before = changes();
+  clock.advance(1_000);
+  await waiting;
+  t.true(registry.isComplete(['k8s:pod-uid:a']));
+  t.is(changes(), before + 1, 'that there are none for sure is told');
+});
+
+test('a rule that is undecided keeps what it gave, although another gives the same ID to other callers', (t) => {
+  const { view, clock, registry, ids } = setUp();
+  const template = { spiffeIDTemplate: 'spiffe://{{ .TrustDomain }}/x' };
+  view.labels = { env: 'prod' };
+  view.rules = [
+    rule('a', { ...template, workloadSelectorTemplates: ['unix:uid:1000'] }),
+    rule('b', { ...template, namespaceSelector: { matchLabels: { env: 'prod' } } }),
+  ];
+  view.tell();
+  t.deepEqual(ids(), ['spiffe://example.org/x']);
+  view.labels = undefined;
+  view.tell();
+  clock.advance(60_000);
+  t.deepEqual(ids(), ['spiffe://example.org/x']);
+  t.false(registry.isComplete(['k8s:pod-uid:a']));
+});
+
+test('while a rule is undecided, the other rules give and take as ever', (t) => {
+  const { view, clock, ids } = setUp();
+  view.labels = { env: 'prod' };
+  view.rules = [rule('app', BY_APP), rule('prod', { ...ALL, namespaceSelector: { matchLabels: { env: 'prod' } } })];
+  view.tell();
+  const prod = 'spiffe://example.org/all/web-a';
+  t.deepEqual(ids(), [prod, 'spiffe://example.org/app/web']);
+  view.labels = undefined;
+  for (let i = 1; i <= 40; i++) {
+    view.put(pod('a', { labels: { app: `x${i}` } }));
+    clock.advance(1_000);
+  }
+  t.is(ids()[0], prod, 'it stays the default identity');
+  clock.advance(60_000);
+  t.deepEqual(ids(), [prod, 'spiffe://example.org/app/x40']);
+});
+
+test('the class of each rule is told, however many there are', (t) => {
+  const { view, registry } = setUp([], { className: 'mine' });
+  view.rules = [rule('one', { ...ALL, className: 'mine' }), rule('two', { ...ALL, className: 'mine' })];
+  view.tell();
+  t.deepEqual(registry.counts().map(({ name, className }) => [name, className]).slice(0, 2), [['one', 'mine'], ['two', 'mine']]);
 });

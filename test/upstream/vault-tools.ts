@@ -39,7 +39,7 @@ export async function prepareVault(): Promise<PreparedVault> {
   try {
     await addPki(server, 'pki');
     await server.api('POST', 'sys/mounts/transit', { type: 'transit' });
-    server.setup({ TRUST_DOMAIN: trustDomain, TIER: 'per-svid', JWT: 'transit', ALLOWED_DOMAINS: 'web,*.example.org' });
+    await server.setup({ TRUST_DOMAIN: trustDomain, TIER: 'per-svid', JWT: 'transit', ALLOWED_DOMAINS: 'web,*.example.org' });
     const tokenFile = join(directory, 'token');
     writeFileSync(tokenFile, await agentToken(server), { mode: 0o600 });
     await usable(server, readFileSync(tokenFile, 'utf8'));

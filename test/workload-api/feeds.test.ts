@@ -112,7 +112,8 @@ test('a closed feed is told nothing, and the last one lets go of its identities'
 
 test('a change of JWT keys leaves the X.509 bundle as it is, byte for byte', (t) => {
   const { trust, become } = trustOf(bundle(['root']));
-  const [x509, jwt] = [new BundleFeeds(trust, encodeX509Bundles).open(() => undefined), new BundleFeeds(trust, encodeJwtBundles).open(() => undefined)];
+  const known = (): boolean => true;
+  const [x509, jwt] = [new BundleFeeds(trust, encodeX509Bundles, known).open(() => undefined), new BundleFeeds(trust, encodeJwtBundles, known).open(() => undefined)];
   const before = [x509.latest(), jwt.latest()];
   become(bundle(['root'], 2));
   t.deepEqual(x509.latest(), before[0]);
@@ -183,4 +184,14 @@ test('a feed that never had anything to say is let go when the next one is turne
   t.true(feeds[2]!.isClosed);
   turn.turnTo([testEntry('d')]);
   t.is(feeds.length, 3, 'a closed switch opens nothing');
+});
+
+test('a bundle that is not known yet is not told: an empty one would have its readers believe nobody', (t) => {
+  const { trust, become } = trustOf(bundle([]));
+  let told = 0;
+  const feed = new BundleFeeds(trust, encodeX509Bundles, ({ x509Authorities }) => x509Authorities.length > 0).open(() => (told += 1));
+  t.is(feed.latest(), undefined);
+  become(bundle(['root']));
+  t.is(told, 1);
+  t.truthy(feed.latest());
 });

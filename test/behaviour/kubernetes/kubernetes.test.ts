@@ -124,7 +124,7 @@ testIf(needsCgroups, 'a pod gets the identity of its service account; two pods o
 testIf(needsCgroups, "the root of a container does not get what the host's root owns", async (t) => {
   const entries = [
     { id: 'spiffe://example.org/host', selectors: ['unix:uid:0'] },
-    { id: 'spiffe://example.org/both', selectors: ['unix:uid:0', 'k8s:sa:web'] },
+    { id: 'spiffe://example.org/both', selectors: ['unix:uid:0', 'k8s:ns:shop', 'k8s:sa:web'] },
   ];
   const { workload } = await setUp(t, { config: { entries } });
   t.deepEqual((await ask(workload(UID, CID), 'fetch')).ids, ['spiffe://example.org/both', WEB]);
@@ -162,7 +162,7 @@ testIf(needsCgroups, 'a rule is in force on an open stream at once, and what it 
 });
 
 testIf(needsCgroups, 'labels, and the status that names the container, change what an open stream has', async (t) => {
-  const entries = [{ id: 'spiffe://example.org/main', selectors: ['k8s:container-name:main'] }];
+  const entries = [{ id: 'spiffe://example.org/main', selectors: ['k8s:ns:shop', 'k8s:container-name:main'] }];
   const { api, workload } = await setUp(t, { config: { entries } });
   const caller = workload(UID, CID);
   t.deepEqual((await ask(caller, 'watch')).ids, [WEB]);

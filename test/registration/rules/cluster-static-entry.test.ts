@@ -64,7 +64,33 @@ test('an entry with ID and selectors is enough, and a selector counts once', (t)
 });
 
 const ID = 'a SPIFFE ID in the trust domain example.org, with a path';
-const NARROW = 'also one that an exec cannot change, such as k8s:sa:web or unix:uid:1000';
+const NARROW = 'also one that an exec cannot change, such as k8s:ns:shop or unix:uid:1000';
+const FORGEABLE = 'also k8s:ns:<namespace>, such as k8s:ns:shop with k8s:sa:web: any namespace can have a pod with these';
+
+const DIGEST = `sha256:${'ab'.repeat(32)}`;
+
+/** What a pod of any namespace can have. */
+const FORGED: readonly (readonly string[])[] = [
+  ['k8s:sa:web'],
+  ['k8s:pod-label:app:pay'],
+  ['k8s:pod-owner:Deployment:pay'],
+  ['k8s:pod-owner-uid:ReplicaSet:r-1'],
+  ['k8s:pod-name:pay-0'],
+  ['k8s:container-name:pay'],
+  ['k8s:node-name:node-1'],
+  ['k8s:pod-image-count:1'],
+  ['k8s:container-image:nginx:1'],
+  ['k8s:pod-image:sha256:1'],
+  ['k8s:pod-label:k8s:ns:shop'],
+  ['unix:uid:0', 'k8s:sa:web'],
+];
+
+for (const selector of ['k8s:ns:shop', 'k8s:pod-uid:u-1', `k8s:container-image:nginx@${DIGEST}`, `k8s:pod-image:nginx@${DIGEST}`, `k8s:container-image:${DIGEST}`]) {
+  test(`names of a pod are no more than a narrowing next to ${selector}`, (t) => {
+    const selectors = ['k8s:sa:web', 'k8s:pod-label:app:pay', selector];
+    t.is(problemsOf({ ...GOOD, selectors }), 'rule');
+  });
+}
 
 const REFUSED: readonly (readonly [Readonly<Record<string, unknown>>, string])[] = [
   [{ spiffeID: undefined }, `spec.spiffeID: found nothing, allowed: ${ID}`],
@@ -85,6 +111,7 @@ const REFUSED: readonly (readonly [Readonly<Record<string, unknown>>, string])[]
       '("docker:label:a:b" is not a selector: the type is one of unix, k8s)',
   ],
   [{ selectors: ['unix:path:/bin/sh'] }, `spec.selectors: found ["unix:path:/bin/sh"], allowed: ${NARROW}`],
+  ...FORGED.map((selectors) => [{ selectors }, `spec.selectors: found ${JSON.stringify(selectors)}, allowed: ${FORGEABLE}`] as const),
   [{ parentID: 3 }, 'spec.parentID: found 3, allowed: a text'],
   [{ dnsNames: ['DB'] }, 'spec.dnsNames[0]: found "DB", allowed: a DNS name in lower case'],
   [
