@@ -188,8 +188,9 @@ export class KubernetesClient implements ListWatch {
       if (isObject(item)) onItem(item);
     };
     const page = parse(await readList(answer.body, this.#limits.bytes, what, take), what);
+    if (!isObject(page)) throw new KubernetesError('unavailable', `${what}: the answer is not a JSON object`);
     // An empty list may come as null, as Go writes it.
-    if (isObject(page) && Array.isArray(page['items'] ?? [])) return page;
+    if (Array.isArray(page['items'] ?? [])) return page;
     throw new KubernetesError('unavailable', `${what}: the answer is not a list`);
   }
 

@@ -30,7 +30,7 @@ export interface ReadinessSource {
   reasons(): readonly Reason[];
 }
 
-/** `serving` is the only one in which identities are served. */
+/** `serving` is the only one in which this agent serves identities; `superseded`: its successor does. */
 export type Phase = 'starting' | 'serving' | 'superseded' | 'stopping';
 
 export interface ReadinessOptions {
@@ -72,7 +72,12 @@ export class Readiness implements ReadinessSource {
     ];
   }
 
+  /**
+   * True for an agent that waits for its successor too: a rollout deletes a pod that is not ready as soon as there is a newer one,
+   * and nobody would be left to take the socket back if that one never serves.
+   */
   get ready(): boolean {
+    if (this.phase === 'superseded') return true;
     return this.phase === 'serving' && this.#options.pods()?.synced !== false;
   }
 

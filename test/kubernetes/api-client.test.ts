@@ -202,7 +202,7 @@ test('an event larger than is read ends the watch', async (t) => {
   t.like(await refused(t, events), { code: 'limit_exceeded', message: 'watch of pods: an event is larger than 10000 bytes' });
 });
 
-test('a huge list is refused before it is in memory', async (t) => {
+test('a list that never ends in its first object is refused before it is in memory', async (t) => {
   const { api, client } = await setUp(t, { limits: { bytes: 100_000 } });
   let sent = 0;
   api.faults.push((_seen, response) => {
@@ -217,8 +217,21 @@ test('a huge list is refused before it is in memory', async (t) => {
   });
   const error = await refused(t, client.list(PODS, {}, () => undefined));
   t.is(error.code, 'limit_exceeded');
-  t.regex(error.message, /^GET https:\S+\/api\/v1\/pods: the answer is larger than 100000 bytes$/);
+  t.regex(error.message, /^GET https:\S+\/api\/v1\/pods: the answer around its items is larger than 100000 bytes$/);
   t.true(sent < 64 * 1_048_576);
+});
+
+test('a list may be larger than is read at once, an object of it may not', async (t) => {
+  const { api, client } = await setUp(t, { limits: { bytes: 10_000 } });
+  const filled = (name: string, bytes: number): JsonObject => object(name, name, 1, { text: 'x'.repeat(bytes) });
+  api.objects = Array.from({ length: 100 }, (_, i) => filled(`n${i}`, 9_000));
+  const names: string[] = [];
+  t.is(await client.list(PODS, {}, (raw) => names.push(textAt(objectAt(raw, 'metadata'), 'name'))), '100');
+  t.deepEqual(names, api.objects.map((raw) => textAt(objectAt(raw, 'metadata'), 'name')));
+  api.objects = [filled('a', 10), filled('b', 10_000)];
+  const error = await refused(t, client.list(PODS, {}, () => undefined));
+  t.like(error, { code: 'limit_exceeded' });
+  t.regex(error.message, /: one item is larger than 10000 bytes$/);
 });
 
 test('a refusal has the status, reason, words and patience of the Status object', async (t) => {

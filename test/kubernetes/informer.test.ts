@@ -303,6 +303,29 @@ test('an empty list after a full one is believed only when the newest list is em
   t.deepEqual(told, ['added ua@1', 'removed ua@1']);
 });
 
+test('a list that is due only by time and fails does not end the watch, and is due again after it', async (t) => {
+  const scene = await watching(t, [object('a', 'ua', 1)], { relistMs: 1_000 });
+  const { api, clock, informer, told } = scene;
+  const endWatch = (): void => (clock.advance(10_000), api.watches.forEach(({ response }) => response.end()));
+  const failing = (): void => void api.faults.push(({ query }, response) => !query.has('watch') && (answer(response, 500, status(500, 'InternalError', 'no')), true));
+  for (const opened of [2, 3]) {
+    failing();
+    endWatch();
+    await until(() => scene.opened() === opened, `watch ${opened}`);
+    t.is(api.watched().at(-1)?.query.get('resourceVersion'), '100');
+  }
+  t.is(api.lists().length, 3);
+  api.tell('ADDED', object('b', 'ub', 101));
+  await until(() => told.length === 2, 'what happens meanwhile');
+  t.is(informer.failure, undefined);
+  const notListed = scene.logged.filter((line) => line['event'] === 'kubernetes.not_listed');
+  t.is(notListed.length, 1, 'the same reason is logged once');
+  api.objects = [object('a', 'ua', 2), object('b', 'ub', 101)];
+  endWatch();
+  await until(() => told.length === 3, 'the list that works');
+  t.is(told[2], 'changed ua@2');
+});
+
 test('while the second list fails, the first one is not believed', async (t) => {
   const scene = await watching(t, [object('a', 'ua', 1)], { relistMs: 1_000 });
   const { api, clock, informer, told } = scene;
@@ -310,10 +333,11 @@ test('while the second list fails, the first one is not believed', async (t) => 
   api.objects = [];
   api.faults.push(({ query }, response) => !query.has('watch') && !query.has('resourceVersion') && (answer(response, 500, ''), true));
   api.watches.forEach(({ response }) => response.end());
-  await until(() => clock.pending === 1, 'waiting before the next attempt');
+  await until(() => scene.opened() === 2, 'the second watch');
   t.deepEqual(told, ['added ua@1']);
   t.is(informer.size, 1);
-  clock.advance(200);
+  clock.advance(10_000);
+  api.watches.forEach(({ response }) => response.end());
   await until(() => told.length === 2, 'the removal');
 });
 

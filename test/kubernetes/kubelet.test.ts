@@ -37,12 +37,14 @@ test('a refusal in plain text is told in the kubelet\'s words', async (t) => {
   await t.throwsAsync(kubelet.pods(), { message: /\/pods: 403: Forbidden \(user=x, verb=get, resource=nodes, subresource\(s\)=\[pods proxy\]\)$/ });
 });
 
-test('an answer that is no PodList, or too large, is refused', async (t) => {
+test('an answer that is no PodList, or has too large a pod, is refused', async (t) => {
   const { api, kubelet } = await setUp(t, { limits: { bytes: 1_000 } });
   api.faults.push((_seen, response) => (answer(response, 200, { kind: 'Status' }), true));
   await t.throwsAsync(kubelet.pods(), { message: 'the kubelet\'s answer to GET /pods is not a PodList' });
   api.objects = Array.from({ length: 10 }, () => rawPod());
-  await t.throwsAsync(kubelet.pods(), { message: /the answer is larger than 1000 bytes/ });
+  t.is((await kubelet.pods()).length, 10, 'they are more than 1000 bytes together');
+  api.objects = [rawPod(), rawPod({ labels: { app: 'x'.repeat(1_000) } })];
+  await t.throwsAsync(kubelet.pods(), { message: /: one item is larger than 1000 bytes/ });
 });
 
 test('a host that is none is refused', (t) => {
