@@ -53,7 +53,9 @@ export function refusalOf(error: unknown): Refusal {
   if (error instanceof Refusal) return error;
   if (error instanceof ConfigError) return new Refusal('bad_rules', 'the file has faults', undefined, error.problems);
   if (isSignetError(error, 'caller_gone')) return new Refusal('no_such_process', error.message);
-  if (isSignetError(error, 'state_unwritable')) return new Refusal('not_kept', error.message, 'make room for the agent\'s keys, and see with "signet authority show" what is in force');
+  if (isSignetError(error, 'state_unwritable')) {
+    return new Refusal('not_kept', error.message, 'make the directory of the keys writable, and see "signet authority show" for what is in force');
+  }
   if (isSignetError(error, 'timed_out')) return new Refusal('too_slow', error.message, 'try again');
   if (isSignetError(error, 'unavailable', 'stopped', 'in_use')) {
     return new Refusal(

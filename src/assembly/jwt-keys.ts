@@ -68,7 +68,7 @@ function ownKeysOf(node: NodeAuthority, { trustDomain }: Config): OwnJwtKeys {
       return ca && { certificate: ca.certificate, sign: (set) => signNodeKeys(ca, node.intermediates(), { ...set, trustDomain }) };
     },
     onChange: (listener) => {
-      const stops = [node.onChange(listener), node.onIssuerChange(listener)];
+      const stops = [node.onChange(listener), node.onIssuerChange(listener), node.orders.onTaint(listener)];
       return () => stops.forEach((stop) => stop());
     },
   };

@@ -10,7 +10,7 @@ import { EmbeddedKeys, newRoot } from './embedded-keys.ts';
 import { formatState, parseState, type EmbeddedState, type X509Root } from './embedded-state.ts';
 import { newJwtSigningKey, type JwtSigningKey } from './jwt-signing-key.ts';
 import type { JwtKey, JwtKeySource } from './jwt-signer.ts';
-import { KeyOrders, RingOrders } from './key-orders.ts';
+import { addedTo, KeyOrders, notKept, RingOrders } from './key-orders.ts';
 import { sameBundle } from './node-keys.ts';
 import { REPLACED_WITHIN_MS, type AuthorityOrders } from './orders.ts';
 import { readPrivateFile, statePath, writePrivateFile } from './state-file.ts';
@@ -201,8 +201,8 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
     const before = this.#keys.state;
     const gone = this.#keys.change(state);
     const { x509, jwt } = this.#keys.state;
-    for (const root of added(x509, before.x509)) this.#tell('x509', 'prepared', root.subject, root.notAfter);
-    for (const key of added(jwt, before.jwt)) this.#tell('jwt', 'prepared', key.kid, key.notAfter);
+    for (const root of addedTo(before.x509, x509)) this.#tell('x509', 'prepared', root.subject, root.notAfter);
+    for (const key of addedTo(before.jwt, jwt)) this.#tell('jwt', 'prepared', key.kid, key.notAfter);
     for (const root of gone.x509) this.#tell('x509', 'retired', root.subject, root.notAfter);
     for (const key of gone.jwt) this.#tell('jwt', 'retired', key.kid, key.notAfter);
     this.#tellActive();
@@ -215,8 +215,7 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
       await this.#write();
     } catch (error) {
       this.#failed(error);
-      const text = `a restart would forget what was ordered, because it could not be written: ${messageOf(error)}. It is tried again; until then a key that is not written signs only where no other can.`;
-      throw new SignetError('state_unwritable', text, { cause: error });
+      throw notKept(error);
     } finally {
       if (this.#turning === undefined) this.#plan();
     }
@@ -285,11 +284,6 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
   #tell(kind: 'x509' | 'jwt', step: 'prepared' | 'activated' | 'retired', id: string, notAfter: number): void {
     this.#tools.events.publish('authorityRotated', { kind, step, id, notAfter });
   }
-}
-
-/** Those whose keys are not among the keys of `before`. */
-function added<T extends { readonly publicKey: object }>(all: readonly T[], before: readonly T[]): readonly T[] {
-  return all.filter(({ publicKey }) => !before.some((one) => one.publicKey === publicKey));
 }
 
 function readState(options: EmbeddedOptions): EmbeddedState | undefined {

@@ -1,3 +1,4 @@
+import { messageOf, SignetError } from '../errors.ts';
 import type { SvidKind } from '../events.ts';
 import { factOf, planActivate, planPrepare, planRevoke, planTaint, type Plan, type Ring } from './key-plans.ts';
 import {
@@ -152,6 +153,17 @@ export class KeyOrders implements AuthorityOrders {
   tellTaint(taint: Taint): void {
     for (const listener of [...this.#listeners]) listener(taint);
   }
+}
+
+/** Those whose keys are not among the keys of `before`. */
+export function addedTo<T extends { readonly publicKey: object }>(before: readonly T[], all: readonly T[]): readonly T[] {
+  return all.filter(({ publicKey }) => !before.some((one) => one.publicKey === publicKey));
+}
+
+/** What an order ends with that is in force, but could not be written. */
+export function notKept(cause: unknown): SignetError {
+  const rule = 'It is tried again; until then a key that is not written signs only where no other can.';
+  return new SignetError('state_unwritable', `a restart would forget what was ordered, because it could not be written: ${messageOf(cause)}. ${rule}`, { cause });
 }
 
 function howOf({ dryRun = false, force = false }: Partial<How>): How {

@@ -71,7 +71,7 @@ export function planActivate<T extends Kept>(ring: Ring<T>, force: boolean): Ref
     says: [
       `${ring.idOf(key)} signs from now on`,
       `${ring.idOf(active)} signs no more; it stays in the bundle until ${iso(leavesAt(active))}, so that what it has signed stays valid`,
-      `what it has signed is replaced when it is renewed; "signet authority taint ${ring.idOf(active)}" has it replaced at once`,
+      `what that one has signed is replaced when it is renewed; "signet authority taint ${ring.idOf(active)}" has it replaced at once`,
     ],
   };
 }
@@ -81,7 +81,8 @@ export function planTaint<T extends Kept>(ring: Ring<T>, one: T, force: boolean)
   const { kind, active, now } = ring;
   const id = ring.idOf(one);
   if (one.taintedAt !== undefined) {
-    return refused('not_now', `${id} is tainted already; it leaves the bundle at ${iso(leavesAt(one))}`, `to take it out now: "signet authority revoke ${id}"`);
+    const why = `${id} is tainted already; it leaves the bundle at ${iso(leavesAt(one))}`;
+    return refused('not_now', why, `to take it out now: "signet authority revoke ${id}"`);
   }
   if (active === undefined) return nothingSigns(kind);
   const successor = one === active ? successorOf(ring.all, active, now) : undefined;
@@ -109,7 +110,8 @@ export function planTaint<T extends Kept>(ring: Ring<T>, one: T, force: boolean)
 export function planRevoke<T extends Kept>(ring: Ring<T>, one: T): RefusedOrder | Plan<T> {
   const id = ring.idOf(one);
   if (one.taintedAt === undefined) {
-    return refused('not_now', `${id} is relied on: what it has signed is in use`, `taint it first, so that this is replaced: "signet authority taint ${id}"`);
+    const next = `taint it first, so that this is replaced: "signet authority taint ${id}"`;
+    return refused('not_now', `${id} is relied on: what it has signed is in use`, next);
   }
   return {
     all: ring.all.filter((other) => other !== one),
@@ -142,11 +144,9 @@ function earlyProblem<T extends Kept>(ring: Ring<T>, successor: T, force: boolea
   const usableFrom = usableFromOf(ring, successor);
   // A key that has begun to sign by its own time, but is not written yet, was public long enough.
   if (force || ring.now >= Math.min(usableFrom, successor.activatesAt)) return undefined;
-  return refused(
-    'not_now',
-    `${ring.idOf(successor)} is in the bundle since ${iso(successor.notBefore + BACKDATE_MS)} only: until ${iso(usableFrom)} there may be verifiers that do not have it`,
-    'try again then, or add --force: they refuse what it signs until they have it',
-  );
+  const since = iso(successor.notBefore + BACKDATE_MS);
+  const why = `${ring.idOf(successor)} is in the bundle since ${since} only: until ${iso(usableFrom)} there may be verifiers that do not have it`;
+  return refused('not_now', why, 'try again then, or add --force: they refuse what it signs until they have it');
 }
 
 function nothingSigns(kind: SvidKind): RefusedOrder {

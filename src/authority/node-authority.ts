@@ -10,14 +10,14 @@ import { intermediateFrom } from './intermediate-request.ts';
 import type { IntermediateSource } from './intermediate-source.ts';
 import type { JwtKeySource } from './jwt-signer.ts';
 import { newJwtSigningKey, type JwtSigningKey } from './jwt-signing-key.ts';
-import { KeyOrders, RingOrders } from './key-orders.ts';
+import { addedTo, notKept, type KeyOrders } from './key-orders.ts';
 import { addRoots, followRoots, usableFrom, type KnownRoot } from './known-roots.ts';
 import type { NameConstraint } from './name-constraints.ts';
-import { NodeCaOrders } from './node-ca-orders.ts';
 import { issuerOf, type NodeCa } from './node-ca.ts';
 import { NodeKeys, sameBundle } from './node-keys.ts';
 import { readNodeState, writeNodeState, type NodeState } from './node-state.ts';
-import { REPLACED_WITHIN_MS, type AuthorityOrders } from './orders.ts';
+import { ordersOf } from './node-orders.ts';
+import type { AuthorityOrders } from './orders.ts';
 import { activeOf } from './rotation.ts';
 import { dueStepOf, keptOf } from './tainted.ts';
 import { Turns } from './turns.ts';
@@ -251,31 +251,19 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   }
 
   #makeOrders(): KeyOrders {
-    const { clock, upstream } = this.#tools;
-    const keep = (): Promise<void> => this.#keep();
-    const x509 = new NodeCaOrders({
-      clock,
-      overlapMs: upstream.overlapMs,
-      cas: () => this.#keys.state.cas,
-      roots: () => this.#keys.state.roots,
-      active: () => this.#keys.ca,
+    return ordersOf({
+      clock: this.#tools.clock,
+      overlapMs: this.#tools.upstream.overlapMs,
+      ttlMs: this.#options.ttlMs,
+      keys: this.#keys,
       ask: async (signal) => {
         const { ca, roots } = await this.#ask(AbortSignal.any([signal, this.#closing.signal]));
         this.#adopt({ roots });
         return ca;
       },
-      adopt: (cas) => this.#adopt({ cas }),
-      keep,
-      replace: () => this.#orders.tellTaint({ kind: 'x509', withinMs: REPLACED_WITHIN_MS }),
+      adopt: (part) => this.#adopt(part),
+      keep: () => this.#keep(),
     });
-    const jwt = new RingOrders<JwtSigningKey>({
-      ring: () => this.#keys.jwtRing(this.#options.ttlMs),
-      make: () => newJwtSigningKey(clock.now(), this.#options.ttlMs, true),
-      adopt: (all) => this.#adopt({ jwt: all }),
-      keep,
-      replace: ({ kid }) => this.#orders.tellTaint({ kind: 'jwt', kid }),
-    });
-    return new KeyOrders({ x509, jwt }, () => x509.roots());
   }
 
   /** Takes over what an operator has ordered. */
@@ -289,8 +277,8 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   #change(state: NodeState): void {
     const before = this.#keys.state;
     const { cas, jwt } = this.#keys.change(state);
-    for (const ca of added(state.cas, before.cas)) this.#tell('x509', 'prepared', ca.subject, ca.notAfter);
-    for (const key of added(state.jwt, before.jwt)) this.#tell('jwt', 'prepared', key.kid, key.notAfter);
+    for (const ca of addedTo(before.cas, state.cas)) this.#tell('x509', 'prepared', ca.subject, ca.notAfter);
+    for (const key of addedTo(before.jwt, state.jwt)) this.#tell('jwt', 'prepared', key.kid, key.notAfter);
     for (const ca of cas) this.#tell('x509', 'retired', ca.subject, ca.notAfter);
     for (const key of jwt) this.#tell('jwt', 'retired', key.kid, key.notAfter);
     this.#publish();
@@ -302,8 +290,7 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     try {
       await this.#write();
     } catch (error) {
-      const text = `a restart would forget what was ordered, because it could not be written: ${messageOf(error)}. It is tried again; until then a key that is not written signs only where no other can.`;
-      throw new SignetError('state_unwritable', text, { cause: error });
+      throw notKept(error);
     }
   }
 
@@ -357,9 +344,4 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   #tell(kind: 'x509' | 'jwt', step: 'prepared' | 'activated' | 'retired', id: string, notAfter: number): void {
     this.#tools.events.publish('authorityRotated', { kind, step, id, notAfter });
   }
-}
-
-/** Those whose keys are not among the keys of `before`. */
-function added<T extends { readonly publicKey: object }>(all: readonly T[], before: readonly T[]): readonly T[] {
-  return all.filter(({ publicKey }) => !before.some((one) => one.publicKey === publicKey));
 }

@@ -59,7 +59,8 @@ export class NodeCaOrders implements KindOrders {
   }
 
   async prepare(): Promise<OrderResult> {
-    const next = 'have the new root added where the CA above is kept (with authority.type "files": in authority.files.roots); "signet authority show" tells since when it is in the bundle, and from when on a CA under it may sign';
+    const where = 'have the new root added where the CA above is kept (with authority.type "files": in authority.files.roots)';
+    const next = `${where}; "signet authority show" tells since when it is in the bundle, and from when on a CA under it may sign`;
     return refused('not_now', 'the root is not the agent\'s own: it has none to prepare', next);
   }
 
@@ -68,7 +69,8 @@ export class NodeCaOrders implements KindOrders {
     const active = this.#owner.active();
     const waiting = this.#owner.cas().find((ca) => ca.activatesAt > Math.max(clock.now(), active?.activatesAt ?? 0));
     if (waiting === undefined) {
-      return refused('not_now', `no node CA waits to be activated; ${OWN_RULE}`, 'to change the CA above, put the new certificate and key in the place of the old ones, its root first');
+      const next = 'to change the CA above, put the new certificate and key in the place of the old ones, its root first';
+      return refused('not_now', `no node CA waits to be activated; ${OWN_RULE}`, next);
     }
     const usable = this.#usableFrom(waiting);
     if (!force && clock.now() < usable) {
@@ -119,7 +121,9 @@ export class NodeCaOrders implements KindOrders {
   }
 
   #saysOfTaint(ca: NodeCa, isActive: boolean, force: boolean): readonly string[] {
-    const follows = force ? 'nothing is signed until the CA above has signed another node CA' : 'the CA above is asked for another node CA, which signs at once';
+    const follows = force
+      ? 'nothing is signed until the CA above has signed another node CA'
+      : 'the CA above is asked for another node CA, which signs at once';
     return [
       `${idOf(ca)} never signs again; its key is deleted`,
       ...(isActive ? [follows] : []),
@@ -137,7 +141,8 @@ export class NodeCaOrders implements KindOrders {
       const ca = await this.#ask();
       const usable = root !== undefined && ca.root.equals(root) ? 0 : this.#usableFrom(ca);
       if (clock.now() >= usable) return { ...ca, activatesAt: clock.now() };
-      return refused('not_now', `another node CA would stand under a root that may not be everywhere before ${iso(usable)}`, 'try again then, or with --force now');
+      const why = `another node CA would stand under a root that may not be everywhere before ${iso(usable)}`;
+      return refused('not_now', why, 'try again then, or with --force now');
     } catch (error) {
       return refused('not_now', `there is no other node CA to be had: ${messageOf(error)}`, next);
     }

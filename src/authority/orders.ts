@@ -105,8 +105,8 @@ export function findKey(keys: readonly KeyFact[], id: string): KeyFact | Refused
   const found = keys.filter((key) => (key.kind === 'x509' ? key.id.startsWith(id.toLowerCase()) : key.id.startsWith(id)));
   const [key, ...others] = found;
   if (key === undefined) return refused('no_such_key', `there is no key ${JSON.stringify(id)}`, 'see "signet authority show" for those that are there');
-  if (others.length > 0) return refused('no_such_key', `${found.length} keys begin with ${JSON.stringify(id)}`, 'give more of the ID');
-  return key;
+  if (others.length === 0) return key;
+  return refused('no_such_key', `${found.length} keys begin with ${JSON.stringify(id)}`, 'give more of the ID');
 }
 
 export function isRefused(value: object): value is RefusedOrder {

@@ -42,7 +42,8 @@ function kindOf({ args }: Context): 'x509' | 'jwt' {
 function idOf({ args }: Context): string {
   const [id = ''] = args.positionals;
   if (/^[A-Za-z0-9_-]{6,128}$/.test(id)) return id;
-  throw new UsageError(`the ID is ${JSON.stringify(id)}; allowed is one of "signet authority show", or at least 6 characters of its beginning`);
+  const allowed = 'one of "signet authority show", or at least 6 characters of its beginning';
+  throw new UsageError(`the ID is ${JSON.stringify(id)}; allowed is ${allowed}`);
 }
 
 function forceOf({ args }: Context): { force?: true } {
@@ -67,7 +68,8 @@ function keyRow(key: AuthorityKeyFact, nowMs: number, paint: Paint): string[] {
   return [key.kind, paint(STYLES[key.state], key.state), since, signs, distance(key.leaves_at, nowMs), printable(key.id)];
 }
 
-function rootRow({ published_since: since, usable_from: usable, left_at: left, not_after: end, subject, id }: AuthorityRootFact, nowMs: number): string[] {
+function rootRow(root: AuthorityRootFact, nowMs: number): string[] {
+  const { published_since: since, usable_from: usable, left_at: left, not_after: end, subject, id } = root;
   const isUsable = Date.parse(usable) <= nowMs;
   const state = left === undefined ? (isUsable ? 'yes' : distance(usable, nowMs)) : 'given up above';
   return [distance(since, nowMs), state, distance(end, nowMs), printable(subject), printable(id).slice(0, 16)];

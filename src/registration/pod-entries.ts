@@ -113,7 +113,8 @@ export class PodEntries {
       if (outcome === 'undecided') undecided.add(last);
     }
     this.#given = given;
-    return undecided.size === 0 ? [] : this.#held.current.filter((entry) => undecided.has(entry.id) && !keys.has(entryKey(entry)));
+    if (undecided.size === 0) return [];
+    return this.#held.current.filter((entry) => undecided.has(entry.id) && !keys.has(entryKey(entry)));
   }
 
   #dropped(): void {

@@ -45,7 +45,7 @@ export interface PodRegistryOptions extends RuleSetOptions, HoldOptions {
   readonly excludeNamespaces: readonly string[];
 }
 
-/** More than a node has pods; the oldest is forgotten. */
+/** More pods than a node has; the one that was missed first is forgotten. */
 const MOST_MISSED = 4_096;
 
 /**
@@ -150,7 +150,10 @@ export class PodRegistry {
   /** What each rule comes to on this node: objects of the cluster, refused ones too, and the default rule. */
   counts(): readonly RuleCount[] {
     const { pods, spiffeIds, staticEntries } = this.#cluster;
-    const objects = { ClusterSPIFFEID: [...(spiffeIds?.items() ?? [])], ClusterStaticEntry: [...(staticEntries?.items() ?? [])] };
+    const objects = {
+      ClusterSPIFFEID: [...(spiffeIds?.items() ?? [])],
+      ClusterStaticEntry: [...(staticEntries?.items() ?? [])],
+    };
     return countRules(this.#rules, objects, pods.listed(), (pod) => this.decide(pod).decisions);
   }
 

@@ -31,7 +31,8 @@ export function countRules(
     const problem = 'problems' in rule ? problemText(rule.problems) : undefined;
     const { source: kind, name, uid, generation } = rule;
     const className = classOf(objects[kind] ?? [], name);
-    counted.set(`${kind}/${name}`, { kind, name, className, uid, generation, podsSelected: 0, podsFailed: 0, entriesMasked: 0, problem });
+    const none = { podsSelected: 0, podsFailed: 0, entriesMasked: 0 };
+    counted.set(`${kind}/${name}`, { kind, name, className, uid, generation, ...none, problem });
   }
   for (const pod of pods) for (const decision of decide(pod)) count(decision, counted);
   return [...counted.values()];

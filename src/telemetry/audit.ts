@@ -25,7 +25,10 @@ export interface AuditTools {
 
 /** One line. The names are fixed; what is not known is left out. */
 interface AuditLine {
-  readonly event: 'issued' | 'served' | 'refused';
+  readonly event: 'issued' | 'served' | 'refused' | 'commanded';
+  readonly command?: string;
+  readonly id?: string;
+  readonly outcome?: string;
   readonly kind?: string;
   readonly spiffe_id?: string;
   readonly serial?: string;
@@ -76,6 +79,18 @@ export class AuditLog {
       events.on('issued', (fact) => this.#issued(fact)),
       events.on('served', (fact) => this.#served(fact)),
       events.on('refused', (fact) => this.#refused(fact)),
+      events.on('authorityCommanded', ({ command, kind, id, uid, pid, outcome, detail }) =>
+        this.#write({
+          event: 'commanded',
+          command,
+          ...(kind === undefined ? {} : { kind }),
+          ...(id === undefined ? {} : { id }),
+          pid,
+          uid,
+          outcome,
+          ...(detail === undefined ? {} : { detail: detail.slice(0, LONGEST_DETAIL) }),
+        }),
+      ),
     ];
   }
 

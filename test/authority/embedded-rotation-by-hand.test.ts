@@ -4,7 +4,7 @@ import { createLocalJWKSet, jwtVerify } from 'jose';
 import test, { type ExecutionContext } from 'ava';
 import { EmbeddedAuthority } from '../../src/authority/embedded.ts';
 import { NodeJwtSigner } from '../../src/authority/jwt-signer.ts';
-import type { KeyFact, KeyState, ObeyedOrder, OrderResult, Taint } from '../../src/authority/orders.ts';
+import { findKey, type KeyFact, type KeyState, type ObeyedOrder, type OrderResult, type Taint } from '../../src/authority/orders.ts';
 import { NodeX509Signer } from '../../src/authority/x509-signer.ts';
 import { EventBus, type Events, type SvidKind } from '../../src/events.ts';
 import { systemRandom } from '../../src/random.ts';
@@ -363,6 +363,17 @@ for (const kind of KINDS) {
     t.not(await scene.signing(kind).catch(() => 'none'), old);
   });
 }
+
+test('a key is found by the beginning of its ID, in any case where that is hexadecimal, and never by one of several', (t) => {
+  const key = (kind: SvidKind, id: string): KeyFact => ({ kind, id, state: 'old', activatesAt: 0, leavesAt: 0, notAfter: 0 });
+  const keys = [key('x509', 'abcdef01'), key('x509', 'abcdef02'), key('jwt', 'AbCdEf')];
+  t.is(findKey(keys, 'ABCDEF01'), keys[0]!);
+  t.like(findKey(keys, 'AbCdE'), { code: 'no_such_key', why: '3 keys begin with "AbCdE"' });
+  t.is(findKey(keys.slice(2), 'AbCdE'), keys[2]!);
+  t.like(findKey(keys.slice(2), 'abcdef'), { code: 'no_such_key' });
+  t.like(findKey(keys, 'abcdef'), { code: 'no_such_key', why: '2 keys begin with "abcdef"' });
+  t.like(findKey(keys, 'abcdeg'), { code: 'no_such_key', why: 'there is no key "abcdeg"' });
+});
 
 test('the overlap is never longer than a rotation by itself waits', async (t) => {
   const scene = await Scene.open(t, 6 * MINUTE);

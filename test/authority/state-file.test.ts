@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { readPrivateFile, writePrivateFile } from '../../src/authority/state-file.ts';
@@ -35,6 +35,35 @@ test('a link in the place where the new file is written aside is not followed', 
   symlinkSync(victim, join(directory, 'state.new'));
   await writePrivateFile(join(directory, 'state'), 'new');
   t.is(readFileSync(victim, 'utf8'), 'untouched');
+});
+
+test('two agents that write at the same time both succeed, and the file is always one of theirs', async (t) => {
+  const directory = temporaryDirectory(t);
+  const path = join(directory, 'state');
+  const texts = ['a', 'b'].map((who) => who.repeat(200_000));
+  const write = async (text: string): Promise<void> => {
+    for (let i = 0; i < 15; i += 1) {
+      await writePrivateFile(path, text);
+      t.true(texts.includes(readPrivateFile(path) ?? ''));
+    }
+  };
+  await t.notThrowsAsync(Promise.all(texts.map(write)));
+  t.deepEqual(readdirSync(directory), ['state']);
+});
+
+test('what killed agents have left aside is removed after a while, and nothing else', async (t) => {
+  const directory = temporaryDirectory(t);
+  const aside = (name: string, ageMs: number): string => {
+    const path = join(directory, name);
+    writeFileSync(path, 'half');
+    const then = (statSync(path).mtimeMs - ageMs) / 1_000;
+    utimesSync(path, then, then);
+    return name;
+  };
+  aside('state.0123456789abcdef.new', 601_000);
+  const kept = [aside('state.1123456789abcdef.new', 590_000), aside('state.backup.new', 700_000), aside('other.0123456789abcdef.new', 700_000)];
+  await writePrivateFile(join(directory, 'state'), 'whole');
+  t.deepEqual(readdirSync(directory).sort(), [...kept, 'state'].sort());
 });
 
 test('what cannot be written leaves the old file as it was', async (t) => {

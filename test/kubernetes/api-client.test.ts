@@ -9,7 +9,7 @@ import { SignetError } from '../../src/errors.ts';
 import { KubernetesClient, type KubernetesClientOptions, type WatchEvent } from '../../src/kubernetes/api-client.ts';
 import { KubernetesError, isExpired, isFromTheFuture } from '../../src/kubernetes/api-error.ts';
 import { credentialsFrom } from '../../src/kubernetes/credentials.ts';
-import type { JsonObject } from '../../src/kubernetes/json.ts';
+import { objectAt, textAt, type JsonObject } from '../../src/kubernetes/json.ts';
 import { CLUSTER_SPIFFE_IDS, NAMESPACES, PODS, namespacedPathOf, named, onNode, pathOf } from '../../src/kubernetes/resources.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { FakeApi, answer, object, status, until } from '../support/kubernetes-api.ts';

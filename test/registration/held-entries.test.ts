@@ -5,7 +5,8 @@ import { testEntry } from '../support/signers.ts';
 
 function setUp(mostWithdrawn?: number) {
   const clock = new FakeClock();
-  const held = new HeldEntries({ withdrawalDelayMs: 10_000, ...(mostWithdrawn === undefined ? {} : { mostWithdrawn }) }, clock, () => undefined);
+  const bound = mostWithdrawn === undefined ? {} : { mostWithdrawn };
+  const held = new HeldEntries({ withdrawalDelayMs: 10_000, ...bound }, clock, () => undefined);
   const ids = (entries = held.all): string[] => entries.map(({ id }) => id.replace('spiffe://example.org/', ''));
   const give = (...names: string[]): boolean => held.replace(names.map((name) => testEntry(name)));
   return { clock, held, ids, give };

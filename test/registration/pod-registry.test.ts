@@ -312,7 +312,8 @@ test('only pods that a rule may concern wait for what it looks at', async (t) =>
   const { signal } = new AbortController();
   view.put(pod('b', { labels: { tier: 'edge' } }));
   view.synced = true;
-  view.rules = [rule('edge', { spiffeIDTemplate: 'spiffe://{{ .TrustDomain }}/n/{{ .NodeMeta.UID }}', podSelector: { matchLabels: { tier: 'edge' } } })];
+  const template = { spiffeIDTemplate: 'spiffe://{{ .TrustDomain }}/n/{{ .NodeMeta.UID }}' };
+  view.rules = [rule('edge', { ...template, podSelector: { matchLabels: { tier: 'edge' } } })];
   view.knowsRules = false;
   view.tell();
   t.true(view.needed.at(-1)?.node);

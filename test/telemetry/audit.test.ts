@@ -261,3 +261,10 @@ test('a program that forks for each attempt has sixteen lines, and one with how 
     t.is(written.filter(({ uid }) => uid === 8).length, 1, 'others are not summed up with it');
   });
 });
+
+test('an order about the signing keys is written with who gave it', async (t) => {
+  const { events, lines, audit } = setUp(t);
+  events.publish('authorityCommanded', { command: 'taint', kind: 'jwt', id: 'abc', uid: 0, pid: 12, outcome: 'done' });
+  await audit.close();
+  t.deepEqual(lines(), [{ time: START, event: 'commanded', command: 'taint', kind: 'jwt', id: 'abc', pid: 12, uid: 0, outcome: 'done' }]);
+});

@@ -29,8 +29,14 @@ function setUp(t: ExecutionContext) {
   const clock = new FakeClock();
   let tell: ChangeListener<Pod> = () => undefined;
   // Synced once, which stays true in an outage.
-  const source = { synced: true, failure: undefined as string | undefined, lastContact: 0, items: () => [], nudge: () => undefined };
-  const pods = new PodIndex({ source: { ...source, onChange: (listener) => ((tell = listener), () => undefined) } satisfies PodSource, clock, lookup: async () => [POD] });
+  const source: PodSource = {
+    synced: true,
+    lastContact: 0,
+    items: () => [],
+    onChange: (listener) => ((tell = listener), () => undefined),
+    nudge: () => undefined,
+  };
+  const pods = new PodIndex({ source, clock, lookup: async () => [POD] });
   const none = { synced: true, items: () => [] };
   const view = {
     pods,

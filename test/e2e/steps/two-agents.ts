@@ -5,20 +5,21 @@ import { BLUE, RED, SYSTEM, type World } from '../world.ts';
 import { eventOf, type PodPlan } from '../workloads.ts';
 
 const SECOND = 'signet-e2e-second';
-const HOST_DIRECTORY = '/run/signet-e2e-second';
+/** In its containers too: the place of an agent's keys is part of the name under which it publishes them. */
+const DIRECTORY = '/run/signet-e2e-second';
 const LABELS = { 'app.kubernetes.io/name': SECOND };
 const PORT = '8443';
+const AUDIENCE = 'e2e';
+const CONFIG = 'signet.yaml';
 
 interface DaemonSet extends KubeObject {
+  readonly spec: { readonly selector: unknown; readonly template: Template; readonly [key: string]: unknown };
+}
+
+interface Template {
+  readonly metadata: Readonly<Record<string, unknown>>;
   readonly spec: {
-    readonly selector: unknown;
-    readonly template: {
-      readonly metadata: Readonly<Record<string, unknown>>;
-      readonly spec: {
-        readonly volumes: readonly { name: string; hostPath?: { path: string } }[];
-        readonly [key: string]: unknown;
-      };
-    };
+    readonly volumes: readonly { name: string; configMap?: { name: string } }[];
     readonly [key: string]: unknown;
   };
 }
@@ -27,8 +28,8 @@ interface DaemonSet extends KubeObject {
 export const twoAgents: Step = {
   title: 'two agents with separate data, one CA',
   async run(world, report) {
-    await world.kubectl.apply(second(await world.kubectl.json<DaemonSet>(['get', 'daemonset', '-n', SYSTEM, 'signet'])));
     try {
+      await deploySecond(world);
       const selector = `app.kubernetes.io/name=${SECOND}`;
       if (
         !(await report.check('a second agent becomes ready beside the first', async () => void (await world.agent([], selector))))
@@ -39,36 +40,59 @@ export const twoAgents: Step = {
           meet(world, side),
         );
       }
+      await report.check("a JWT-SVID of either agent is valid at the other, and with the other's bundle", async () => {
+        await exchange(world, {}, ELSEWHERE);
+        await exchange(world, ELSEWHERE, {});
+      });
     } finally {
       await world.kubectl.remove('daemonset', SYSTEM, SECOND);
+      await world.kubectl.remove('configmap', SYSTEM, SECOND);
     }
   },
 };
 
-function second(first: DaemonSet): KubeObject {
-  const { template } = first.spec;
-  const volumes = template.spec.volumes.map((volume) =>
-    volume.hostPath === undefined ? volume : { ...volume, hostPath: { ...volume.hostPath, path: HOST_DIRECTORY } },
+const ELSEWHERE = { socketDirectory: `${DIRECTORY}/public` };
+
+/** The first one again, with other names and directories. */
+async function deploySecond({ kubectl }: World): Promise<void> {
+  const first = await kubectl.json<DaemonSet>(['get', 'daemonset', '-n', SYSTEM, 'signet']);
+  const name = first.spec.template.spec.volumes.find((volume) => volume.name === 'config')?.configMap?.name ?? '';
+  const { data } = await kubectl.json<{ data: Readonly<Record<string, string>> }>(['get', 'configmap', '-n', SYSTEM, name]);
+  const config = `socketPath: /run/signet/public/api.sock\nprivateDir: /run/signet/private\n${data[CONFIG] ?? ''}`;
+  const text = JSON.stringify(first.spec.template).replaceAll(`"${name}"`, `"${SECOND}"`);
+  const template = JSON.parse(moved(text)) as Template;
+  const metadata = { name: SECOND, namespace: SYSTEM };
+  const spec = { selector: { matchLabels: LABELS }, template: { ...template, metadata: { labels: LABELS } } };
+  await kubectl.apply(
+    { apiVersion: 'v1', kind: 'ConfigMap', metadata, data: { [CONFIG]: moved(config) } },
+    { apiVersion: first.apiVersion, kind: first.kind, metadata, spec },
   );
-  return {
-    apiVersion: first.apiVersion,
-    kind: first.kind,
-    metadata: { name: SECOND, namespace: SYSTEM },
-    spec: {
-      selector: { matchLabels: LABELS },
-      template: { ...template, metadata: { labels: LABELS }, spec: { ...template.spec, volumes } },
-    },
-  };
+}
+
+function moved(text: string): string {
+  return text.replaceAll('/run/signet', DIRECTORY);
+}
+
+type Where = Partial<typeof ELSEWHERE>;
+
+async function exchange(world: World, from: Where, to: Where): Promise<void> {
+  const owner = { namespace: RED, serviceAccount: 'alpha' };
+  const given = await world.ask({ ...owner, name: 'token', args: ['token', AUDIENCE], ...from }, 'token');
+  const verified = await world.ask(
+    { ...owner, name: 'verify', args: ['verify', AUDIENCE, String(given['token'])], ...to },
+    'verified',
+  );
+  const own = world.idOf(RED, 'alpha');
+  same([verified['remote'], verified['local']], [own, own], verified.error ?? 'whose token it is');
 }
 
 async function meet(world: World, second: 'server' | 'client'): Promise<void> {
-  const elsewhere = { socketDirectory: `${HOST_DIRECTORY}/public` };
   const server: PodPlan = {
     namespace: RED,
     name: 'first-server',
     serviceAccount: 'alpha',
     args: ['serve', PORT],
-    ...(second === 'server' ? elsewhere : {}),
+    ...(second === 'server' ? ELSEWHERE : {}),
   };
   await world.start(server);
   try {
@@ -81,7 +105,7 @@ async function meet(world: World, second: 'server' | 'client'): Promise<void> {
       serviceAccount: 'alpha',
       args: ['dial', `${podIP}:${PORT}`, world.idOf(RED, 'alpha')],
     };
-    const dialled = await world.ask({ ...client, ...(second === 'client' ? elsewhere : {}) }, 'dialled');
+    const dialled = await world.ask({ ...client, ...(second === 'client' ? ELSEWHERE : {}) }, 'dialled');
     holds(dialled.event === 'dialled', `the client failed: ${dialled.error ?? ''}`);
     same(dialled['seen'], world.idOf(BLUE, 'alpha'), 'the client as the server saw it');
   } finally {

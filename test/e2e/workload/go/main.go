@@ -26,6 +26,8 @@ const usage = `usage: workload COMMAND
   watch                 print every update and every error
   serve PORT            mutual TLS: answer each peer with its own ID
   dial HOST:PORT ID     mutual TLS: print what the server saw
+  token AUDIENCE        print a JWT-SVID
+  verify AUDIENCE TOKEN have a JWT-SVID verified, and verify it
   load RATE SECONDS     connect, fetch, close, so many times a second
   heir                  fetch, fork, exit: what does the child still read?
   late                  connect, fork, exit: what does the child get with the connection?
@@ -49,6 +51,8 @@ var commands = map[string]command{
 	"watch":   {0, watch},
 	"serve":   {1, serve},
 	"dial":    {2, dial},
+	"token":   {1, token},
+	"verify":  {2, verify},
 	"load":    {2, load},
 	"heir":    {0, heir},
 	"late":    {0, late},
