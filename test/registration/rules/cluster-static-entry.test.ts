@@ -80,8 +80,7 @@ const FORGED: readonly (readonly string[])[] = [
   ['k8s:node-name:node-1'],
   ['k8s:pod-image-count:1'],
   ['k8s:container-image:nginx:1'],
-  [`k8s:pod-image:nginx@${DIGEST}`],
-  [`k8s:container-image:nginx@${DIGEST}`],
+  [`k8s:pod-image:${DIGEST.slice(0, 30)}`],
   ['k8s:pod-label:k8s:ns:shop'],
   ['unix:uid:0', 'k8s:sa:web'],
 ];

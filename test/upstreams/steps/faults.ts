@@ -1,0 +1,1 @@
+import type { Step } from '../step.ts'; export const faults: Step = { title: 'faults', missing: () => 'todo', run: async () => undefined };

@@ -1,0 +1,1 @@
+import type { Step } from '../step.ts'; export const rotationEmbedded: Step = { title: 'rotation-embedded', missing: () => 'todo', run: async () => undefined };
