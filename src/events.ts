@@ -62,6 +62,8 @@ export interface Events {
   /** An operator has given an order about the signing keys. `id`: the key that it is about; absent where none was found or made. */
   authorityCommanded: CommandedFact;
   authorityFailed: { error: string; retryMs: number };
+  /** What had failed last has been done. */
+  authorityRecovered: object;
   bundleChanged: { trustDomain: string; x509Authorities: number; jwtAuthorities: number };
   entriesChanged: { count: number };
   /** A rule does not count: it cannot be read, or asks for what is not supported. */

@@ -178,6 +178,7 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
     // From here to the publication nothing waits: a key that is not public must not sign (FED-03).
     this.#adoptDue(root, key);
     if (!this.#keys.isWritten) await this.#write();
+    if (this.#failures > 0) this.#tools.events.publish('authorityRecovered', {});
     this.#failures = 0;
   }
 

@@ -85,7 +85,9 @@ export class Turns {
   }
 
   #settle(error: unknown): void {
+    const hadFailed = this.#failure !== undefined;
     this.#failure = error;
+    if (error === undefined && hadFailed && !this.#isClosed) this.#tools.events.publish('authorityRecovered', {});
     if (error === undefined || this.#isClosed) return this.#retry.reset();
     this.#retryMs = this.#retry.failed();
     this.#tools.events.publish('authorityFailed', { error: messageOf(error), retryMs: this.#retryMs });

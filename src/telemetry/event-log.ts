@@ -20,6 +20,7 @@ export function logEvents(events: EventBus, log: Log, clock: Clock): void {
     log.info({ event: `${kind}_authority.${step}`, ...(kind === 'jwt' ? { kid: id } : { serial: id }), not_after: iso(notAfter) }, `a signing key was ${step}`),
   );
   events.on('authorityCommanded', (fact) => logCommanded(log, fact));
+  events.on('authorityRecovered', () => log.info({ event: 'authority.recovered' }, 'the keys are as they should be again'));
   events.on('authorityFailed', ({ error, retryMs }) =>
     log.error({ event: 'authority.failed', err: error, duration_ms: retryMs }, 'the keys could not be rotated; the old ones go on and it is tried again'),
   );

@@ -66,7 +66,7 @@ export class Readiness implements ReadinessSource {
       events.on('authorityFailed', ({ error }) => {
         this.#authorityFailure = error;
       }),
-      events.on('authorityRotated', () => {
+      events.on('authorityRecovered', () => {
         this.#authorityFailure = undefined;
       }),
     ];

@@ -1,8 +1,7 @@
-import type { IncomingHttpHeaders } from 'node:http';
-import { request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http';
+import { writeFileSync } from 'node:fs';
+import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http';
 import { createServer, request as httpsRequest } from 'node:https';
 import type { AddressInfo, Socket } from 'node:net';
-import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ExecutionContext } from 'ava';
@@ -46,13 +45,17 @@ export class FaultProxy {
   faulty = 0;
   readonly #server: ReturnType<typeof createServer>;
   readonly #origin: Origin;
+  readonly #pki: TestPki;
   readonly #sockets = new Set<Socket>();
   #fault: Fault | undefined;
   #concerns = /./;
   #isDeaf = false;
+  #shown: TestPki;
 
   private constructor(t: ExecutionContext, origin: Origin, pki: TestPki, server: ReturnType<typeof createServer>) {
     this.#origin = origin;
+    this.#pki = pki;
+    this.#shown = pki;
     this.#server = server;
     this.address = new URL(`https://127.0.0.1:${(server.address() as AddressInfo).port}`);
     this.caFile = join(directory(t), 'proxy-ca.crt');
@@ -83,9 +86,7 @@ export class FaultProxy {
 
   /** Shows a certificate of another CA; connections that are open end. */
   async disguise(): Promise<void> {
-    const { cert, key } = await makePki();
-    this.#server.setSecureContext({ cert, key });
-    this.cut();
+    this.#show(await makePki());
   }
 
   cut(): void {
@@ -96,6 +97,13 @@ export class FaultProxy {
   mend(): void {
     this.#fault = undefined;
     this.#isDeaf = false;
+    if (this.#shown !== this.#pki) this.#show(this.#pki);
+  }
+
+  #show(pki: TestPki): void {
+    this.#shown = pki;
+    this.#server.setSecureContext({ cert: pki.cert, key: pki.key });
+    this.cut();
   }
 
   #connected(socket: Socket): void {

@@ -31,6 +31,8 @@ test('a rotation that fails is told until one succeeds', (t) => {
   events.publish('authorityFailed', { error: 'disk full', retryMs: 1 });
   t.deepEqual(readiness.reasons(), [{ code: 'authority_failing', message: 'the signing keys could not be rotated', detail: 'disk full' }]);
   events.publish('authorityRotated', { kind: 'x509', step: 'prepared', id: 'a', notAfter: 0 });
+  t.deepEqual(codes(), ['authority_failing'], 'a key that was made is not yet one that is kept');
+  events.publish('authorityRecovered', {});
   t.deepEqual(codes(), []);
 });
 

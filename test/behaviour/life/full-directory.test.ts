@@ -74,9 +74,12 @@ testIf(needsMountNamespace, 'FED-03: an agent that cannot write its next keys se
   t.true(leafOf(during).verify(certificatesOf(before)[0]!.publicKey), 'the old root signs, though the next one was due');
   t.is(certificatesOf(during.svids[0]!.bundle).length, 2, 'the next one is public already');
   t.is(state(), kept, 'the file is as it was');
+  const { readiness } = agent.agent;
+  t.deepEqual(readiness.reasons().map(({ code }) => code), ['authority_failing']);
   for (const name of readdirSync(data)) if (name.startsWith('filler')) rmSync(join(data, name));
   await until(() => (clock.advance(SECOND), state() !== kept), 'it is written');
   t.deepEqual(readdirSync(data), ['embedded-authority.json']);
+  await until(() => readiness.reasons().length === 0, 'the recovery to be told');
   const [old] = certificatesOf(before);
   const stream = client.stream<Svids>(`${API}FetchX509SVID`);
   let leaf = leafOf(await stream.next());
