@@ -31,6 +31,7 @@ cat >"$dir/signet.yaml" <<YAML
 trustDomain: example.org
 socketPath: $dir/run/api.sock
 dataDir: $dir/data
+privateDir: $dir/private
 x509: { ttl: 12s }            # so that a rotation can be watched; the default is 1h
 entries:
   - id: spiffe://example.org/user/$(id -un)

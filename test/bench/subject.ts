@@ -129,6 +129,7 @@ export class Signet implements Subject {
       trustDomain: 'example.org',
       socketPath: this.socketPath,
       dataDir: join(this.#directory, 'data'),
+      privateDir: join(this.#directory, 'private'),
       x509: { ttl: `${x509TtlSeconds}s` },
       entries: [{ id: 'spiffe://example.org/ns/default/sa/root', selectors: [`unix:uid:${process.getuid?.()}`] }],
       limits: { callRatePerOwner: 1_000_000, connectionRatePerOwner: 100_000 },
