@@ -61,6 +61,11 @@ export class PreludeReader {
     return this.#request;
   }
 
+  /** The client has opened HTTP/2 as it should, and has not begun a request. */
+  get isIdle(): boolean {
+    return this.#ackAt !== undefined && this.#request === undefined && this.#at === this.#length;
+  }
+
   /**
    * Takes what has come; true when that was enough.
    * @throws {SignetError} `malformed_http2` or `limit_exceeded`.
@@ -211,6 +216,8 @@ class Opening {
   };
 
   readonly #late = (): void => {
+    // Some clients connect at once and make their call after a back-off: they come again, and nothing is wrong with them.
+    if (this.#reader.isIdle) return this.#fail(new SignetError('caller_gone', 'the client has opened HTTP/2 and made no call in time'));
     this.#fail(new SignetError('timed_out', `no complete HTTP/2 request within ${this.#options.timeoutMs} ms`));
   };
 
@@ -237,7 +244,7 @@ class Opening {
  * The HTTP/2 server behind it must leave SETTINGS_HEADER_TABLE_SIZE and SETTINGS_MAX_FRAME_SIZE at their defaults and must be
  * given the same `maxConcurrentStreams` and `maxHeaderListSize`: here they are only announced.
  *
- * Rejects, with the socket destroyed, with a SignetError: `timed_out` (the deadline), `limit_exceeded` (bytes before the first
+ * Rejects, with the socket destroyed, with a SignetError: `timed_out` (the deadline, for whoever has begun something), `limit_exceeded` (bytes before the first
  * request, or its header block), `malformed_http2` (what), `caller_gone` (the client closed).
  */
 export function openHttp2(socket: net.Socket, options: PreludeOptions): Promise<OpenedConnection> {

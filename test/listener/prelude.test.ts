@@ -9,6 +9,7 @@ import { SignetError, type ErrorCode } from '../../src/errors.ts';
 import { Flag, FrameType, PREFACE, Setting, settingsFrame } from '../../src/listener/http2-frames.ts';
 import { PreludeReader, type PreludeOptions } from '../../src/listener/prelude.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { until } from '../support/kernel-processes.ts';
 import {
   CLIENT_SETTINGS, data, frame, grpcMessage, grpcRequest, headers, PRELUDE_DEFAULTS, PreludeServer, SETTINGS_ACK, splitFrames, WireClient,
   WireEncoder, type Field,
@@ -255,6 +256,23 @@ test('a client that has only greeted is waited for until the deadline, and no lo
   clock.advance(1);
   const { reason } = await outcome as PromiseRejectedResult;
   t.is(reason.code, 'timed_out');
+  await client.closed();
+  t.is(clock.pending, 0);
+});
+
+test('a client that has greeted and makes no call is let go at the deadline as one that has left', async (t) => {
+  const clock = new FakeClock();
+  const { listening } = await http2Server(t, { clock, timeoutMs: 5_000 });
+  const client = await connect(t, listening);
+  await client.greet();
+  // Preface, SETTINGS and ACK, all taken in.
+  const [socket] = listening.sockets;
+  await until(() => socket!.bytesRead >= client.socket.bytesWritten && socket!.readableLength === 0, 'its ACK');
+  const outcome = listening.outcome();
+  clock.advance(5_000);
+  const { reason } = await outcome as PromiseRejectedResult;
+  t.is(reason.code, 'caller_gone');
+  t.regex(reason.message, /made no call/);
   await client.closed();
   t.is(clock.pending, 0);
 });
