@@ -1,10 +1,10 @@
-import { readFileSync } from 'node:fs';
 import { AdminServer } from './admin/server.ts';
 import { checkAuthority, stateDirectoryOf } from './assembly/authority.ts';
 import { metricSources, podFigures, type Measured } from './assembly/figures.ts';
 import { KubernetesRooms, planKubernetes, type Environment } from './assembly/kubernetes.ts';
 import { adminSource } from './assembly/operator.ts';
 import { openRooms, type Rooms } from './assembly/rooms.ts';
+import { ownVersion } from './assembly/version.ts';
 import { DataDir } from './authority/data-dir.ts';
 import { sleep, type Clock } from './clock.ts';
 import type { Config } from './config/config.ts';
@@ -257,10 +257,4 @@ export class Agent {
       await sleep(this.#tools.clock, 20);
     }
   }
-}
-
-/** The same depth below src/ and below dist/. */
-function ownVersion(): string {
-  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
-  return version;
 }

@@ -44,8 +44,8 @@ export function metricSources(agent: () => Measured): MetricSources {
 export function podFigures(kubernetes: KubernetesRooms | undefined): PodFigures | undefined {
   if (kubernetes === undefined) return undefined;
   const { pods, isSynced, isSeeded, knowsRules, lastContact, failure } = kubernetes.cluster;
-  const { size, unlisted, conflicts } = pods;
-  return { size, unlisted, conflicts, synced: isSynced || (isSeeded && knowsRules), lastContact, failure };
+  const { size, unlisted, conflicts, oversized } = pods;
+  return { size, unlisted, conflicts, oversized, synced: isSynced || (isSeeded && knowsRules), lastContact, failure };
 }
 
 /** The ends of what signs now; a kind that is missing cannot sign. */

@@ -17,6 +17,7 @@ import { BundlePublisher } from '../trust/publish/bundle-publisher.ts';
 import type { OwnBundle } from '../trust/publish/own-bundle.ts';
 import { memoryIn } from './memory.ts';
 import type { RoomTools } from './tools.ts';
+import { ownVersion } from './version.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -85,6 +86,7 @@ export class KubernetesRooms {
         source: config.kubernetes.source,
         customResources: registration.customResources,
         memory: memoryIn(config.privateDir, SNAPSHOT, tools.log),
+        version: ownVersion(),
         onConflict: (hash) => events.publish('podHashConflict', { hash }),
       },
       tools,

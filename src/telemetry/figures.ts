@@ -80,6 +80,7 @@ function addPods(registry: Registry, sources: MetricSources, clock: Clock): void
   };
   gaugeAt(registry, 'signet_pod_index_pods', 'Pods of this node that are listed.', () => sources.pods()?.size);
   gaugeAt(registry, 'signet_pod_index_unlisted_pods', 'Pods that are known although they are not listed.', () => sources.pods()?.unlisted);
+  gaugeAt(registry, 'signet_pod_index_oversized_pods', 'Pods that say more than is kept of one; their callers are refused.', () => sources.pods()?.oversized);
   gaugeAt(registry, 'signet_pod_index_synced', '1 once the pods of this node were told completely.', synced);
   gaugeAt(registry, 'signet_pod_index_last_contact_age_seconds', 'Time since anything was heard of the pods of this node.', age);
   counterAt(registry, 'signet_pod_index_conflicts_total', 'Requests for a static pod that two pods claim to be.', () => sources.pods()?.conflicts);

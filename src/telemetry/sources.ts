@@ -32,6 +32,8 @@ export interface PodFigures {
   /** Milliseconds since the Unix epoch; undefined before the first time. */
   readonly lastContact: number | undefined;
   readonly conflicts: number;
+  /** Pods that are not kept, since they say more than is kept of one: their callers are refused. */
+  readonly oversized: number;
   /** Why the last attempt failed; undefined while it works. */
   readonly failure?: string | undefined;
 }

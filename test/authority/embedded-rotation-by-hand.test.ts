@@ -436,7 +436,9 @@ test('FED-02 to FED-04: whatever is ordered whenever, with restarts, all that is
   const random = randomFrom(seed);
   const scene = await Scene.open(t);
   const obeyed: Record<string, number> = {};
-  for (let step = 0; step < 150; step += 1) {
+  const isEnough = (): boolean => Object.keys(obeyed).length === 4;
+  // Which orders are obeyed is a matter of chance too.
+  for (let step = 0; step < 150 || (!isEnough() && step < 1_500); step += 1) {
     const kind = KINDS[Math.floor(random() * 2)] ?? 'x509';
     const all = scene.keys(kind);
     const { id: any = '' } = all[Math.floor(random() * all.length)] ?? {};

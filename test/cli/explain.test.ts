@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -171,7 +171,9 @@ test('without an agent, or without the right, it ends with 3 and says what to do
   writeFileSync(file, '');
   t.regex((await run(['status', '--admin', file])).stderr, /nobody listens at .*or it is no socket/);
   t.regex((await run(['status', '--admin', `/${'a'.repeat(120)}`])).stderr, /too long for a socket/);
-  t.regex((await run(['rules'], { env: { SIGNET_ADMIN_SOCKET: '' } })).stderr, /\/run\/signet\/private\/admin\.sock/);
+  const usual = '/run/signet/private/admin.sock';
+  // An agent of this machine may be there.
+  if (!existsSync(usual)) t.regex((await run(['rules'], { env: { SIGNET_ADMIN_SOCKET: '' } })).stderr, new RegExp(usual.replaceAll('.', '\\.')));
 });
 
 const STRANGER = `

@@ -53,8 +53,6 @@ interface Cluster {
 
 const report = new Report();
 const chosen = process.argv.slice(2);
-const unknown = chosen.filter((name) => !(name in STEPS));
-if (unknown.length > 0) throw new Error(`no such step: ${unknown.join(', ')}; there are ${Object.keys(STEPS).join(', ')}`);
 // What was made is removed all the same.
 let interrupted = false;
 process.once('SIGINT', () => (interrupted = true));
@@ -62,6 +60,8 @@ process.once('SIGTERM', () => (interrupted = true));
 process.exitCode = await main();
 
 async function main(): Promise<number> {
+  const unknown = chosen.filter((name) => !Object.hasOwn(STEPS, name));
+  if (unknown.length > 0) return refuse(`no such step: ${unknown.join(', ')}; there are ${Object.keys(STEPS).join(', ')}`);
   const cluster = await findCluster();
   if (typeof cluster === 'string') return skipAll(cluster);
   try {
@@ -70,6 +70,11 @@ async function main(): Promise<number> {
   } finally {
     await cluster.close();
   }
+}
+
+function refuse(reason: string): number {
+  console.error(`e2e: ${reason}`);
+  return 1;
 }
 
 function skipAll(reason: string): number {
@@ -126,7 +131,7 @@ async function runIn({ kubectl, harness }: Cluster, images: Images): Promise<num
   const node = (await kubectl.run(['get', 'nodes', '-o', 'jsonpath={.items[0].metadata.name}'])).trim();
   const deployment = new Deployment(kubectl, images, node);
   const obstacle = await deployment.obstacle();
-  if (obstacle !== undefined) throw new Error(obstacle);
+  if (obstacle !== undefined) return refuse(obstacle);
   const world = new World(kubectl, images, harness, node);
   try {
     report.begin('deployment');

@@ -41,7 +41,7 @@ export class FaultProxy {
   readonly address: URL;
   /** PEM file with the CA of the certificate that it shows at first. */
   readonly caFile: string;
-  /** Requests that have met a fault. */
+  /** Requests and connections that have met a fault. */
   faulty = 0;
   readonly #server: ReturnType<typeof createServer>;
   readonly #origin: Origin;
@@ -110,9 +110,8 @@ export class FaultProxy {
     this.#sockets.add(socket);
     socket.on('close', () => this.#sockets.delete(socket));
     socket.on('error', () => undefined);
-    if (!this.#isDeaf) return;
-    this.faulty += 1;
-    socket.destroy();
+    if (this.#isDeaf || this.#shown !== this.#pki) this.faulty += 1;
+    if (this.#isDeaf) socket.destroy();
   }
 
   async #asked(incoming: IncomingMessage, response: ServerResponse): Promise<void> {

@@ -144,6 +144,7 @@ test('the rooms are read at each scrape', async (t) => {
     signet_pod_index_synced: 1,
     signet_pod_index_last_contact_age_seconds: 30,
     signet_pod_index_conflicts_total: 2,
+    signet_pod_index_oversized_pods: 3,
     signet_rules: 10,
     signet_rules_refused: 1,
     signet_audit_lines_total: 12,

@@ -19,7 +19,7 @@ export function fullSources(clock: { now(): number }): MetricSources {
     authorities: () => ({ x509: term(1_000_000, 0.5), jwt: term(2_000_000, 0.5), root: term(4_000_000, 0.5) }),
     bundle: () => ({ x509Authorities: 2, jwtAuthorities: 4 }),
     entries: () => 8,
-    pods: () => ({ size: 9, unlisted: 1, synced: true, lastContact: clock.now() - 30_000, conflicts: 2 }),
+    pods: () => ({ size: 9, unlisted: 1, synced: true, lastContact: clock.now() - 30_000, conflicts: 2, oversized: 3 }),
     rules: () => ({ loaded: 10, refused: 1 }),
     audit: () => ({ written: 12, dropped: 13, failures: 14 }),
   };

@@ -9,7 +9,7 @@ function setUp(pods: () => Partial<PodFigures> | undefined = () => undefined) {
   const clock = new FakeClock();
   const figures = (): PodFigures | undefined => {
     const some = pods();
-    return some === undefined ? undefined : { size: 0, unlisted: 0, synced: true, lastContact: undefined, conflicts: 0, ...some };
+    return some === undefined ? undefined : { size: 0, unlisted: 0, synced: true, lastContact: undefined, conflicts: 0, oversized: 0, ...some };
   };
   const readiness = new Readiness({ events, clock, pods: figures });
   readiness.phase = 'serving';

@@ -30,7 +30,12 @@ export class NodeAgent implements AsyncDisposable {
     const selectors = [`unix:uid:${process.geteuid?.()}`];
     const entries = workloads.map((name) => ({ id: idOf(name), selectors, hint: name }));
     const agent = new NodeAgent({ entries, ...config }, await freePort());
-    await agent.start();
+    try {
+      await agent.start();
+    } catch (error) {
+      await agent[Symbol.asyncDispose]();
+      throw error;
+    }
     return agent;
   }
 

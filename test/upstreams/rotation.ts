@@ -4,6 +4,7 @@ import type { Report } from './report.ts';
 import { failuresOf, flawless, seconds, Traffic } from './traffic-process.ts';
 
 const RATE = 50;
+const NEWCOMER_RATE = 10;
 /** SVIDs under the former CA are replaced within half of their life; a good while after. */
 const AFTERWARDS_MS = 15_000;
 
@@ -11,10 +12,14 @@ const AFTERWARDS_MS = 15_000;
 export class Pair {
   readonly agents: readonly [NodeAgent, NodeAgent];
   readonly traffic: Traffic;
+  readonly #config: Readonly<Record<string, unknown>>;
+  readonly #started: AsyncDisposableStack;
 
-  private constructor(agents: readonly [NodeAgent, NodeAgent], traffic: Traffic) {
+  private constructor(agents: Pair['agents'], traffic: Traffic, config: Readonly<Record<string, unknown>>, started: AsyncDisposableStack) {
     this.agents = agents;
     this.traffic = traffic;
+    this.#config = config;
+    this.#started = started;
   }
 
   static async start(config: Readonly<Record<string, unknown>>, started: AsyncDisposableStack): Promise<Pair> {
@@ -22,7 +27,16 @@ export class Pair {
     const one = started.use(await NodeAgent.start(['server'], { ...config, ...svids }));
     const other = started.use(await NodeAgent.start(['client'], { ...config, ...svids }));
     const places = { server: { socket: one.socket, id: idOf('server') }, client: { socket: other.socket, id: idOf('client') } };
-    return new Pair([one, other], started.use(await Traffic.start({ ...places, rate: RATE })));
+    const traffic = started.use(await Traffic.start({ ...places, rate: RATE }));
+    return new Pair([one, other], traffic, { ...config, ...svids }, started);
+  }
+
+  /** A third agent, which has never seen the CA before, and what a workload of its own does with the server of the first one. */
+  async join(): Promise<Traffic> {
+    const [{ socket }] = this.agents;
+    const newcomer = this.#started.use(await NodeAgent.start(['newcomer'], this.#config));
+    const places = { server: { socket, id: idOf('server') }, client: { socket: newcomer.socket, id: idOf('newcomer') } };
+    return this.#started.use(await Traffic.try({ ...places, rate: NEWCOMER_RATE }));
   }
 
   /** Resolves when both workloads believe so many roots. */
@@ -76,15 +90,21 @@ export async function announced(report: Report, pair: Pair, change: RootChange):
 /** An operator who swaps everything at one moment: what it costs is told, right or wrong. */
 export async function unannounced(report: Report, pair: Pair, swapAll: () => Promise<void> | void): Promise<void> {
   const { traffic } = pair;
-  await report.check('everything swapped at one moment: what fails', async () => {
-    const before = traffic.figures;
-    report.note('all is swapped at once');
-    const swapped = performance.now();
-    await swapAll();
+  const before = traffic.figures;
+  report.note('all is swapped at once');
+  const swapped = performance.now();
+  const swappedAt = Date.now();
+  await swapAll();
+  const joining = await pair.join();
+  await report.check('everything swapped at one moment: between nodes that ran before', async () => {
     await pair.isReplaced(before.issuers, 400_000);
     const replaced = performance.now() - swapped;
     await pause(AFTERWARDS_MS);
-    const after = traffic.figures;
-    return `${failuresOf(after)} (since the start; before the swap ${failuresOf(before)}); both ends under the new CA after ${seconds(replaced)}`;
+    return `${failuresOf(traffic.figures)} (since the start; before the swap ${failuresOf(before)}); both ends under the new CA after ${seconds(replaced)}`;
+  });
+  await report.check('everything swapped at one moment: between one of them and a node that starts just then', async () => {
+    const figures = await joining.until('connections', 60_000, ({ connections }) => connections > 0);
+    const { failedFrom = swappedAt, failedUntil = swappedAt } = joining.figures;
+    return `${failuresOf(figures)}; failures from ${seconds(failedFrom - swappedAt)} to ${seconds(failedUntil - swappedAt)} after the swap`;
   });
 }

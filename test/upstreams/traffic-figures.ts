@@ -1,5 +1,7 @@
 /** What a traffic process tells on stdout, one JSON line each second and one at its end. All counts are since its start. */
 export interface Figures {
+  /** How long connections have been made, in milliseconds. */
+  readonly ranMs: number;
   /** Mutual TLS handshakes that were right at both ends. */
   readonly connections: number;
   /** Handshakes that were not, by what both ends said. */
@@ -9,6 +11,10 @@ export interface Figures {
   readonly failedUntil?: number;
   /** The smallest remaining life of a certificate that was presented at either end, in milliseconds; what its peer saw. */
   readonly leastLifeMs?: number;
+  /** The slowest connection that was right, from the first packet to the server's answer, in milliseconds. */
+  readonly slowestMs: number;
+  /** The longest time for which the process of the workloads itself was not run by a busy machine, in milliseconds. */
+  readonly longestStallMs: number;
   /** Different leaves, different roots that leaves stood under, that peers have seen. */
   readonly leaves: number;
   readonly issuers: number;

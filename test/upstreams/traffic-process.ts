@@ -32,8 +32,15 @@ export class Traffic implements AsyncDisposable {
 
   /** Resolves when connections have been made. */
   static async start(plan: TrafficPlan): Promise<Traffic> {
-    const traffic = new Traffic(plan);
+    const traffic = await Traffic.try(plan);
     await traffic.until('the first connections', 30_000, ({ connections }) => connections > 0);
+    return traffic;
+  }
+
+  /** Resolves when they are being tried. */
+  static async try(plan: TrafficPlan): Promise<Traffic> {
+    const traffic = new Traffic(plan);
+    await traffic.until('the workloads run', 30_000, ({ ranMs }) => ranMs > 0);
     return traffic;
   }
 
@@ -68,8 +75,11 @@ export class Traffic implements AsyncDisposable {
 }
 
 const NOTHING: Figures = {
+  ranMs: 0,
   connections: 0,
   failures: {},
+  slowestMs: 0,
+  longestStallMs: 0,
   leaves: 0,
   issuers: 0,
   watchers: { updates: 0, interruptions: {}, longestGapMs: 0, broken: 0, roots: [0, 0] },
@@ -78,19 +88,25 @@ const NOTHING: Figures = {
 };
 
 /** @throws Error when a handshake has failed, or an expired certificate was seen */
-export function flawless({ connections, failures, leastLifeMs, watchers }: Figures): string {
+export function flawless(figures: Figures): string {
+  const { connections, failures, leastLifeMs, watchers, ranMs } = figures;
   holds(connections > 0, 'there were no connections');
-  holds(Object.keys(failures).length === 0, `handshakes failed: ${JSON.stringify(failures)} beside ${connections} that were right`);
+  holds(Object.keys(failures).length === 0, `handshakes failed: ${JSON.stringify(failures)} beside ${connections} that were right; ${paceOf(figures)}`);
   holds((leastLifeMs ?? 0) > 0, `presented with ${leastLifeMs} ms left`);
   holds((watchers.leastLifeMs ?? 0) > 0, `a watcher held one with ${watchers.leastLifeMs} ms left`);
-  return `${connections} handshakes, 0 failed; least remaining life presented ${seconds(leastLifeMs)}, held ${seconds(watchers.leastLifeMs)}`;
+  return `${connections} handshakes (${(connections / (ranMs / 1_000)).toFixed(1)} a second), 0 failed; least remaining life presented ${seconds(leastLifeMs)}, held ${seconds(watchers.leastLifeMs)}; ${paceOf(figures)}`;
+}
+
+function paceOf({ slowestMs, longestStallMs }: Figures): string {
+  return `slowest ${slowestMs} ms, longest stall of the workloads' process ${longestStallMs} ms`;
 }
 
 /** How many failed, between which moments. */
-export function failuresOf({ connections, failures, failedFrom, failedUntil }: Figures): string {
+export function failuresOf(figures: Figures): string {
+  const { connections, failures, failedFrom, failedUntil } = figures;
   const failed = Object.values(failures).reduce((sum, one) => sum + one, 0);
   if (failedFrom === undefined || failedUntil === undefined) return `${connections} handshakes, 0 failed`;
-  return `${connections} handshakes right, ${failed} failed over ${seconds(failedUntil - failedFrom)}: ${JSON.stringify(failures)}`;
+  return `${connections} handshakes right, ${failed} failed over ${seconds(failedUntil - failedFrom)}: ${JSON.stringify(failures)}; ${paceOf(figures)}`;
 }
 
 export function seconds(ms: number | undefined): string {

@@ -147,12 +147,21 @@ export class VaultX509Signer implements X509Signer {
     const { trust, judgeLeaf, clock } = this.#tools;
     const { trustDomain } = this.#options;
     const asked = { trustDomain, id, publicKey, dnsNames, ttlMs, roots: trust.roots() };
-    const judged = judgeLeaf(answerOf(data), asked, clock.now());
+    const judged = judgeLeaf(this.#read(data), asked, clock.now());
     if ('signed' in judged) return judged.signed;
     if (judged.problems.some(({ part }) => part === 'issuer')) await trust.refresh(signal).catch(() => undefined);
     const text = adviceOnLeaf(judged.problems, this.#names());
     this.#tellRole(text);
     throw new SignetError('profile_violation', text);
+  }
+
+  #read(data: JsonObject): ReturnType<typeof answerOf> {
+    try {
+      return answerOf(data);
+    } catch (error) {
+      this.#tellRole(messageOf(error));
+      throw error;
+    }
   }
 
   #refused(error: unknown): never {
