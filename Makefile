@@ -6,12 +6,12 @@ CONFIG ?= deploy/examples/signet.yaml
 SOURCES := $(shell find src proto -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build check test test-one interop bench e2e status-load demo run clean
+.PHONY: help install build check test test-one interop bench e2e upstreams name-constraints status-load demo run clean
 
 help: ## show this list
 	@echo "Signet, a SPIFFE workload identity agent. Targets:"
 	@echo
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "First steps: make demo"
 
@@ -48,6 +48,12 @@ bench: build ## measure; BENCH_PEER=spire measures SPIRE beside it, QUICK=1 take
 
 e2e: build ## run the agent in a real Kubernetes: KUBECONFIG, or the harness beside the checkout; some 20 minutes
 	@$(NODE) test/e2e/e2e.ts $(STEPS)
+
+upstreams: build ## run the whole agent under real CAs (Vault where its program is there): outage, rotations, clients; some 30 minutes
+	@$(NODE) test/upstreams/upstreams.ts $(STEPS)
+
+name-constraints: node_modules/.installed ## show which TLS stacks enforce a name constraint (OpenSSL, Node, Python, Go, Java, Rust)
+	@$(NODE) test/vectors/name-constraints/run.ts
 
 status-load: node_modules/.installed ## simulate 200 agents' rule status at a real API server (SIGNET_TEST_KUBECONFIG); some 17 minutes
 	@$(NODE) test/registration/status/simulate.ts $(AGENTS)
