@@ -1,9 +1,8 @@
-import { chmodSync, mkdirSync, statSync } from 'node:fs';
+import { mkdirSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { SignetError, messageOf } from '../errors.ts';
 
 const DIRECTORY_MODE = 0o700;
-const SOCKET_MODE = 0o600;
 
 /**
  * Makes the directory of the operator's socket, or checks that nobody else may enter the one that is there.
@@ -30,9 +29,4 @@ export function preparePrivateDirectory(socketPath: string): void {
   if ((mode & 0o077) !== 0) {
     throw refuse(`may be entered by others (mode ${(mode & 0o7777).toString(8)})`, `chmod 700 ${directory}`);
   }
-}
-
-/** Only the agent's user and root may connect. Until now the directory alone has kept the others out. */
-export function restrictSocket(socketPath: string): void {
-  chmodSync(socketPath, SOCKET_MODE);
 }

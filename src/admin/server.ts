@@ -7,7 +7,7 @@ import { assertReplaceable, SocketFile } from '../listener/socket-file.ts';
 import type { Log } from '../log.ts';
 import { systemRandom, type Random } from '../random.ts';
 import { AdminConnection, type Judgement } from './connection.ts';
-import { preparePrivateDirectory, restrictSocket } from './private-directory.ts';
+import { preparePrivateDirectory } from './private-directory.ts';
 import { refusalOf, Refusal } from './refusal.ts';
 import { Router } from './router.ts';
 import type { AdminSource } from './source.ts';
@@ -28,6 +28,9 @@ export interface AdminServerOptions {
 
 const REQUEST_MS = 10_000;
 const ANSWER_MS = 30_000;
+
+/** Only the agent's user and root may connect. */
+const SOCKET_MODE = 0o600;
 
 /** Operators are few, and the agent needs its descriptors for workloads. */
 const MOST_CONNECTIONS = 16;
@@ -55,7 +58,7 @@ export class AdminServer {
     this.#options = options;
     this.#requestMs = options.requestMs ?? REQUEST_MS;
     this.#answerMs = options.answerMs ?? ANSWER_MS;
-    this.#file = new SocketFile(options.socketPath, options.kernel, options.clock);
+    this.#file = new SocketFile(options.socketPath, options.kernel, options.clock, SOCKET_MODE);
     this.#router = new Router(options.source, options.clock);
     this.#server = createServer({ maxHeaderSize: MOST_HEADER_BYTES, headersTimeout: 0, requestTimeout: 0, keepAliveTimeout: 0 });
     this.#server.maxConnections = MOST_CONNECTIONS;
@@ -88,7 +91,6 @@ export class AdminServer {
     this.#server.on('error', (error) =>
       log.warn({ event: 'admin.failed', err: messageOf(error) }, 'an operator could not connect'),
     );
-    restrictSocket(socketPath);
     log.info({ event: 'admin.opened', path: socketPath }, "the operator's socket is open");
   }
 

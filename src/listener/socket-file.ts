@@ -24,9 +24,12 @@ export class SocketFile {
   readonly path: string;
   readonly #kernel: Kernel;
   readonly #clock: Clock;
+  readonly #mode: number;
   #identity: string | undefined;
 
-  constructor(path: string, kernel: Kernel, clock: Clock) {
+  /** @param mode of the socket; default 0777, for everybody. */
+  constructor(path: string, kernel: Kernel, clock: Clock, mode = SOCKET_MODE) {
+    this.#mode = mode;
     this.path = path;
     this.#kernel = kernel;
     this.#clock = clock;
@@ -46,7 +49,7 @@ export class SocketFile {
       const aside = join(directory, `.${basename(this.path)}.${random.bytes(3).toString('hex')}`);
       await listen(server, aside);
       try {
-        chmodSync(aside, SOCKET_MODE);
+        chmodSync(aside, this.#mode);
         await this.#locked(() => {
           assertReplaceable(this.path);
           this.#identity = identityOf(lstatSync(aside, { bigint: true }));
