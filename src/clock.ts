@@ -17,6 +17,9 @@ export interface Clock {
   onStep(listener: (deltaMs: number) => void): () => void;
 }
 
+/** A timer of Node's that is longer is over at once; nobody here waits for as long as this. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /**
  * Node's timers run on a clock that stands still while the machine sleeps and that overflows after 24.8 days, so no sleep is
  * longer than this: after it the wall clock is looked at again.
@@ -55,7 +58,7 @@ export class SystemClock implements Clock {
   }
 
   after(ms: number, wake: () => void): Alarm {
-    const timer = setTimeout(wake, ms);
+    const timer = setTimeout(wake, Math.min(Math.max(ms, 0), LONGEST_TIMER_MS));
     timer.unref();
     return { cancel: () => clearTimeout(timer) };
   }
