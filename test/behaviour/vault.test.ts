@@ -1,6 +1,6 @@
 /** The whole agent under a real Vault, in both tiers. */
 import { X509Certificate } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
@@ -87,4 +87,33 @@ testIf(needsVault, 'per-svid: Vault signs each leaf and each token, and no key t
   await vault.server.stop();
   t.is(await tokenOf(client, 'somebody'), token, 'what is cached is answered at once');
   t.true(agent.agent.readiness.ready);
+});
+
+testIf(needsVault, 'a change of the tier is nothing that verifiers notice: both stand under the roots of the mount', async (t) => {
+  const vault = await prepareVault();
+  t.teardown(() => vault.close());
+  writeFileSync(vault.tokenFile, vault.server.token, { mode: 0o600 });
+  const directory = mkdtempSync(join(tmpdir(), 'signet-tiers-'));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  const pki = { mount: 'pki', role: 'signet' };
+  const connection = { address: vault.server.address.href, auth: { method: 'token', tokenFile: vault.tokenFile }, pki };
+  const leaves: X509Certificate[] = [];
+  let roots: string | undefined;
+  for (const tier of ['intermediate', 'per-svid', 'intermediate'] as const) {
+    const config = { authority: { type: 'vault', tier, vault: connection }, jwt: { signer: 'transit', transit: { key: 'signet-jwt' } } };
+    const agent = await startTestAgent({ directory, config });
+    const client = new RawClient(agent.socketPath);
+    const { svids } = await firstOf<Svids>(client, 'FetchX509SVID');
+    const [leaf, ...above] = certificatesOf(svids[0]!.x509_svid);
+    t.is(above.length, tier === 'intermediate' ? 1 : 0);
+    leaves.push(leaf!);
+    const bundle = svids[0]!.bundle.toString('base64');
+    t.is((roots ??= bundle), bundle, `the bundle of the tier ${tier}`);
+    const token = await tokenOf(client, 'somebody');
+    const valid = await client.unary<{ spiffe_id: string }>(`${API}ValidateJWTSVID`, { audience: 'somebody', svid: token });
+    t.is(valid.spiffe_id, OWN_ID);
+    client.close();
+    await agent.stop();
+  }
+  t.is(new Set(leaves.map(({ serialNumber }) => serialNumber)).size, 3);
 });
