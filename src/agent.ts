@@ -1,7 +1,7 @@
 import { AdminServer } from './admin/server.ts';
 import { checkAuthority, stateDirectoryOf } from './assembly/authority.ts';
 import { metricSources, podFigures, type Measured } from './assembly/figures.ts';
-import { KubernetesRooms, planKubernetes, type Environment } from './assembly/kubernetes.ts';
+import type { Environment, KubernetesRooms } from './assembly/kubernetes.ts';
 import { adminSource } from './assembly/operator.ts';
 import { openRooms, type Rooms } from './assembly/rooms.ts';
 import { ownVersion } from './assembly/version.ts';
@@ -104,13 +104,15 @@ export class Agent {
   async start(): Promise<void> {
     const { socketPath, trustDomain, entries } = this.#config;
     this.#stopping.signal.throwIfAborted();
-    const plan = planKubernetes(this.#config, this.#tools.env ?? {});
+    // Every node pays for what its agent has in memory.
+    const kubernetes = this.#config.attestation.kubernetes.enabled ? await import('./assembly/kubernetes.ts') : undefined;
+    const plan = kubernetes?.planKubernetes(this.#config, this.#tools.env ?? {});
     if (plan !== undefined || this.#config.authority.type !== 'embedded') DataDir.open(this.#config.privateDir, this.#tools.kernel).close();
     this.#stateDir = DataDir.open(stateDirectoryOf(this.#config), this.#tools.kernel);
     AdminServer.check(this.#config.admin.socketPath);
     await checkAuthority(this.#config, this.#roomTools);
     this.#stopping.signal.throwIfAborted();
-    if (plan !== undefined) this.#kubernetes = new KubernetesRooms(this.#config, plan, this.#roomTools);
+    if (kubernetes !== undefined && plan !== undefined) this.#kubernetes = new kubernetes.KubernetesRooms(this.#config, plan, this.#roomTools);
     this.#opening = this.#open(this.#stateDir);
     try {
       await this.#opening;

@@ -12,15 +12,10 @@ import type { Random } from '../random.ts';
 import type { BundleSource, JwtSigner, X509Signer } from '../spiffe/signing.ts';
 import { FilesUpstream } from '../upstream/files.ts';
 import type { CaTools, Upstream } from '../upstream/upstream.ts';
-import { TwoPartBundle } from '../upstream/vault/bundle.ts';
 import type { VaultClient } from '../upstream/vault/client.ts';
-import { VaultIntermediate } from '../upstream/vault/intermediate.ts';
 import type { TransitJwtSigner } from '../upstream/vault/transit.ts';
-import { shareJwtKeys } from './jwt-keys.ts';
 import type { KubernetesRooms } from './kubernetes.ts';
 import type { RoomTools } from './tools.ts';
-import { openTransit, openVaultSvids, rootJudge, rootsOf } from './vault-svids.ts';
-import { openVault } from './vault.ts';
 
 /** Who signs for this node and whom its workloads believe, whichever kind it is. */
 export interface Authority {
@@ -53,11 +48,10 @@ export function stateDirectoryOf({ authority, dataDir, privateDir }: Config): st
 export async function checkAuthority(config: Config, tools: RoomTools): Promise<void> {
   const { type, tier, files, vault } = config.authority;
   if (type === 'embedded') return EmbeddedAuthority.check(embeddedOptions(config));
-  if (tier === 'per-svid') return VaultIntermediate.check(vault?.pki ?? { mount: '', issuer: '' });
   // Keys from before a restart are enough to go on with, whatever has become of the files.
-  if (NodeAuthority.check(nodeOptions(config), tools.clock.now())) return;
+  if (tier === 'intermediate' && NodeAuthority.check(nodeOptions(config), tools.clock.now())) return;
   if (files !== undefined) await FilesUpstream.check({ trustDomain: config.trustDomain, files }, { clock: tools.clock, ca: caTools(tools.random) });
-  if (vault !== undefined) await VaultIntermediate.check(vault.pki);
+  if (vault !== undefined) await (await theVault()).checkVault(vault);
 }
 
 /**
@@ -74,16 +68,19 @@ export async function openAuthority(config: Config, kubernetes: KubernetesRooms 
 
 type Opening = Omit<Authority, 'close'>;
 
+/** Loaded where it is needed: every node pays for what its agent has in memory. */
+const theVault = () => import('./vault-svids.ts');
+
 async function open(config: Config, kubernetes: KubernetesRooms | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
   const { type, tier, vault } = config.authority;
-  const client = vault && openVault(vault, tools);
+  const client = vault && (await theVault()).openVault(vault, tools);
   if (client !== undefined) opened.defer(() => client.close());
-  const transit = client && config.jwt.transit && (await openTransit(config, config.jwt.transit, stateDirectoryOf(config), client, tools, opened));
+  const transit = client && config.jwt.transit && (await (await theVault()).openTransit(config, config.jwt.transit, stateDirectoryOf(config), client, tools, opened));
   if (type === 'embedded') {
     const embedded = await EmbeddedAuthority.open(embeddedOptions(config), tools);
     opened.defer(() => embedded.close());
     const signers = signersOn(embedded, embedded, embedded, config, tools);
-    return { ...signers, ...tokensBy(transit, embedded, signers, config, opened), orders: embedded.orders };
+    return { ...signers, ...(await tokensBy(transit, embedded, signers, config, opened)), orders: embedded.orders };
   }
   if (tier === 'per-svid') return openPerSvid(config, client, transit, tools, opened);
   const upstream = await openUpstream(config, client, tools, opened);
@@ -92,8 +89,9 @@ async function open(config: Config, kubernetes: KubernetesRooms | undefined, too
   const above = { onIssuerChange: node.onIssuerChange.bind(node), status: () => node.status(), orders: node.orders };
   if (kubernetes === undefined || transit !== undefined) {
     const signers = signersOn(node, node, node, config, tools);
-    return { ...signers, ...tokensBy(transit, node, signers, config, opened), ...above };
+    return { ...signers, ...(await tokensBy(transit, node, signers, config, opened)), ...above };
   }
+  const { shareJwtKeys } = await import('./jwt-keys.ts');
   const shared = await shareJwtKeys(node, stateDirectoryOf(config), config, kubernetes, tools);
   opened.defer(() => shared.close());
   return { ...signersOn(node, shared.source, shared.bundle, config, tools), ...above };
@@ -108,7 +106,7 @@ async function openUpstream(config: Config, client: VaultClient | undefined, too
     return upstream;
   }
   if (vault === undefined || client === undefined) throw new SignetError('invalid_config', 'authority: neither files nor vault is set');
-  const upstream = new VaultIntermediate(vault.pki, { ...tools, client, judgeRoot: rootJudge(config.trustDomain) });
+  const upstream = (await theVault()).vaultIntermediate(config.trustDomain, vault, client, tools);
   opened.defer(() => upstream.close());
   return upstream;
 }
@@ -117,7 +115,7 @@ async function openUpstream(config: Config, client: VaultClient | undefined, too
 async function openPerSvid(config: Config, client: VaultClient | undefined, transit: TransitJwtSigner | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
   const { vault } = config.authority;
   if (vault === undefined || client === undefined || transit === undefined) throw new SignetError('invalid_config', 'authority.tier per-svid needs authority.vault and jwt.transit');
-  const { x509, bundle, onIssuerChange, onRecover } = await openVaultSvids(config, vault, stateDirectoryOf(config), client, transit, tools, opened);
+  const { x509, bundle, onIssuerChange, onRecover } = await (await theVault()).openVaultSvids(config, vault, stateDirectoryOf(config), client, transit, tools, opened);
   const status = () => {
     const failing = client.problem() ?? transit.problem();
     return { lastSuccess: undefined, ...(failing === undefined ? {} : { failing }) };
@@ -126,9 +124,9 @@ async function openPerSvid(config: Config, client: VaultClient | undefined, tran
 }
 
 /** Tokens, and the keys that they are verified with, where a transit engine signs them. */
-function tokensBy(transit: TransitJwtSigner | undefined, own: BundleSource, { ends }: Pick<Authority, 'ends'>, { trustDomain }: Config, opened: AsyncDisposableStack) {
+async function tokensBy(transit: TransitJwtSigner | undefined, own: BundleSource, { ends }: Pick<Authority, 'ends'>, { trustDomain }: Config, opened: AsyncDisposableStack) {
   if (transit === undefined) return {};
-  const bundle = new TwoPartBundle(trustDomain, rootsOf(own), transit);
+  const bundle = (await theVault()).bundleOf(trustDomain, own, transit);
   opened.defer(() => bundle.close());
   const endsOfCa = (): ReturnType<Authority['ends']> => definedOf({ x509: ends().x509 });
   return { jwt: transit, bundle, ends: endsOfCa };

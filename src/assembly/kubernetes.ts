@@ -134,11 +134,6 @@ export class KubernetesRooms {
   }
 }
 
-/** Waiting for a pod may take its time-out, and then a question to the API server or the kubelet. */
-export function attestationTimeoutOf({ attestation }: Config): number {
-  return attestation.kubernetes.podTimeoutMs + 6_000;
-}
-
 function kubeletOf({ kubernetes }: Config, { nodeName }: KubernetesPlan, clock: Clock) {
   const { kubelet, source } = kubernetes;
   if (kubelet === undefined && source === 'api') return undefined;

@@ -14,7 +14,7 @@ import { podUidOf, type Selector } from '../spiffe/selector.ts';
 import { TrustStore } from '../trust/trust-store.ts';
 import { UnknownKeyWaits } from '../trust/unknown-key-waits.ts';
 import { openAuthority, type Authority } from './authority.ts';
-import { attestationTimeoutOf, type KubernetesRooms } from './kubernetes.ts';
+import type { KubernetesRooms } from './kubernetes.ts';
 import type { RoomTools } from './tools.ts';
 
 /** Everything below the wire: who is calling, what is its own, who signs it, whom we believe. */
@@ -78,6 +78,11 @@ export async function openRooms(config: Config, kubernetes: KubernetesRooms | un
     await authority.close();
   };
   return { unix, registry, entitlements, authority, trust, unknownKeys, x509, jwt, close };
+}
+
+/** Waiting for a pod may take its time-out, and then a question to the API server or the kubelet. */
+function attestationTimeoutOf({ attestation }: Config): number {
+  return attestation.kubernetes.podTimeoutMs + 6_000;
 }
 
 function outcomeOf(selectors: readonly Selector[] | undefined): AttestationOutcome {

@@ -10,10 +10,12 @@ import type { BundleSource, JwtSigner, X509Signer } from '../spiffe/signing.ts';
 import { TwoPartBundle } from '../upstream/vault/bundle.ts';
 import type { VaultClient } from '../upstream/vault/client.ts';
 import { IssuerWatch } from '../upstream/vault/issuer-watch.ts';
+import { VaultIntermediate } from '../upstream/vault/intermediate.ts';
 import { VaultX509Signer } from '../upstream/vault/per-svid.ts';
 import { PinnedIssuer } from '../upstream/vault/pinned-issuer.ts';
 import { TransitJwtSigner } from '../upstream/vault/transit.ts';
 import type { RoomTools } from './tools.ts';
+export { openVault } from './vault.ts';
 
 /** The longest life of anything that is signed, in milliseconds: so long what it verifies with stays. */
 const LONGEST_MS = 86_400_000;
@@ -61,12 +63,27 @@ export async function openTransit(config: Config, { mount, key }: TransitConfig,
 }
 
 /** The roots of a node CA's bundle, for a bundle whose JWT keys are elsewhere. */
-export function rootsOf(node: BundleSource): { roots(): readonly Buffer[]; onChange(listener: () => void): () => void } {
+function rootsOf(node: BundleSource): { roots(): readonly Buffer[]; onChange(listener: () => void): () => void } {
   return { roots: () => node.current().x509Authorities, onChange: (listener) => node.onChange(listener) };
 }
 
+/** Node CAs from Vault. */
+export function vaultIntermediate(trustDomain: TrustDomain, { pki }: VaultConfig, client: VaultClient, tools: RoomTools): VaultIntermediate {
+  return new VaultIntermediate(pki, { ...tools, client, judgeRoot: rootJudge(trustDomain) });
+}
+
+/** Judges what can be judged before anything is opened. @throws SignetError `state_refused` */
+export function checkVault({ pki }: VaultConfig): Promise<void> {
+  return VaultIntermediate.check(pki);
+}
+
+/** The roots of `own` with the keys that tokens of the transit engine are verified with. */
+export function bundleOf(trustDomain: TrustDomain, own: BundleSource, jwt: TransitJwtSigner): TwoPartBundle {
+  return new TwoPartBundle(trustDomain, rootsOf(own), jwt);
+}
+
 /** What is wrong with a root of the mount (DER), if anything: one of another trust domain may be there too. */
-export function rootJudge(trustDomain: TrustDomain): (root: Buffer) => string | undefined {
+function rootJudge(trustDomain: TrustDomain): (root: Buffer) => string | undefined {
   return (root) => profileProblem(readCa(root), trustDomain)?.what;
 }
 
