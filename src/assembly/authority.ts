@@ -5,6 +5,7 @@ import { NodeJwtSigner, type JwtKeySource } from '../authority/jwt-signer.ts';
 import type { AuthorityOrders } from '../authority/orders.ts';
 import { NodeAuthority, type NodeAuthorityOptions } from '../authority/node-authority.ts';
 import { judgeCa } from '../authority/upstream-ca.ts';
+import { x509OrdersOf } from '../authority/x509-orders.ts';
 import { NodeX509Signer, type IssuerSource } from '../authority/x509-signer.ts';
 import type { Config } from '../config/config.ts';
 import { SignetError } from '../errors.ts';
@@ -80,7 +81,7 @@ async function open(config: Config, kubernetes: KubernetesRooms | undefined, too
     const embedded = await EmbeddedAuthority.open(embeddedOptions(config), tools);
     opened.defer(() => embedded.close());
     const signers = signersOn(embedded, embedded, embedded, config, tools);
-    return { ...signers, ...(await tokensBy(transit, embedded, signers, config, opened)), orders: embedded.orders };
+    return { ...signers, orders: embedded.orders, ...(await tokensBy(transit, embedded, signers, config, opened)) };
   }
   if (tier === 'per-svid') return openPerSvid(config, client, transit, tools, opened);
   const upstream = await openUpstream(config, client, tools, opened);
@@ -89,7 +90,7 @@ async function open(config: Config, kubernetes: KubernetesRooms | undefined, too
   const above = { onIssuerChange: node.onIssuerChange.bind(node), status: () => node.status(), orders: node.orders };
   if (kubernetes === undefined || transit !== undefined) {
     const signers = signersOn(node, node, node, config, tools);
-    return { ...signers, ...(await tokensBy(transit, node, signers, config, opened)), ...above };
+    return { ...signers, ...above, ...(await tokensBy(transit, node, signers, config, opened)) };
   }
   const { shareJwtKeys } = await import('./jwt-keys.ts');
   const shared = await shareJwtKeys(node, stateDirectoryOf(config), config, kubernetes, tools);
@@ -124,12 +125,12 @@ async function openPerSvid(config: Config, client: VaultClient | undefined, tran
 }
 
 /** Tokens, and the keys that they are verified with, where a transit engine signs them. */
-async function tokensBy(transit: TransitJwtSigner | undefined, own: BundleSource, { ends }: Pick<Authority, 'ends'>, { trustDomain }: Config, opened: AsyncDisposableStack) {
+async function tokensBy(transit: TransitJwtSigner | undefined, own: BundleSource & { readonly orders: AuthorityOrders }, { ends }: Pick<Authority, 'ends'>, { trustDomain }: Config, opened: AsyncDisposableStack) {
   if (transit === undefined) return {};
   const bundle = (await theVault()).bundleOf(trustDomain, own, transit);
   opened.defer(() => bundle.close());
   const endsOfCa = (): ReturnType<Authority['ends']> => definedOf({ x509: ends().x509 });
-  return { jwt: transit, bundle, ends: endsOfCa };
+  return { jwt: transit, bundle, ends: endsOfCa, orders: x509OrdersOf(own.orders) };
 }
 
 /** Keys that are on this node. */

@@ -4,7 +4,9 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
+import type { AuthorityView } from '../../src/admin/messages.ts';
 import { startTestAgent, OWN_ID, type TestAgent } from '../support/agent.ts';
+import { run } from '../cli/run.ts';
 import { testIf } from '../support/kernel-conditions.ts';
 import { until } from '../support/kubernetes-api.ts';
 import { RawClient } from '../support/raw-client.ts';
@@ -112,6 +114,11 @@ testIf(needsVault, 'a change of the tier is nothing that verifiers notice: both 
     const token = await tokenOf(client, 'somebody');
     const valid = await client.unary<{ spiffe_id: string }>(`${API}ValidateJWTSVID`, { audience: 'somebody', svid: token });
     t.is(valid.spiffe_id, OWN_ID);
+    if (tier === 'intermediate') {
+      const env = { SIGNET_ADMIN_SOCKET: agent.config.admin.socketPath };
+      const { keys } = JSON.parse((await run(['authority', 'show', '--output', 'json'], { env })).stdout) as AuthorityView;
+      t.deepEqual(keys.map(({ kind }) => kind), ['x509'], 'the key for tokens is in Vault');
+    }
     client.close();
     await agent.stop();
   }
