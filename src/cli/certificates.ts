@@ -1,4 +1,5 @@
 import { X509Certificate, type KeyObject } from 'node:crypto';
+import { toPem } from '../spiffe/pem.ts';
 
 /** A certificate as JSON shows it. */
 export interface CertificateView {
@@ -34,12 +35,6 @@ export function keyType(key: KeyObject): string {
   if (key.asymmetricKeyType === 'ec') return `EC ${CURVES[namedCurve] ?? namedCurve}`;
   if (key.asymmetricKeyType === 'rsa') return `RSA ${modulusLength}`;
   return key.asymmetricKeyType ?? 'unknown';
-}
-
-/** RFC 7468 text of DER. */
-export function toPem(label: 'CERTIFICATE' | 'PRIVATE KEY', der: Buffer): string {
-  const lines = der.toString('base64').match(/.{1,64}/g) ?? [];
-  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
 }
 
 /** RFC 3339 in UTC, to the second. */

@@ -1,11 +1,12 @@
-import { X509Certificate } from 'node:crypto';
 import type { JwtBundles, X509BundleContext } from '../client/responses.ts';
 import type { WorkloadApiClient } from '../client/workload-api-client.ts';
 import { WorkloadApiError } from '../client/workload-api-error.ts';
 import { messageOf } from '../errors.ts';
+import { bundleKeys } from '../spiffe/bundle-document.ts';
 import type { JwtAuthority } from '../spiffe/bundle.ts';
 import { parseTrustDomain, trustDomainOf, type TrustDomain } from '../spiffe/id.ts';
-import { toPem, viewCertificate } from './certificates.ts';
+import { toPem } from '../spiffe/pem.ts';
+import { viewCertificate } from './certificates.ts';
 import type { Context } from './command.ts';
 import { EXIT, type ExitCode } from './exit-codes.ts';
 import { describeBundles } from './identities.ts';
@@ -97,13 +98,7 @@ function jwksDocument(jwt: JwtBundles, trustDomain: TrustDomain): object {
 
 /** SPIFFE Trust Domain and Bundle §4. Sequence and refresh hint are not in the Workload API, so they are left out. */
 function spiffeDocument(x509: X509BundleContext, jwt: JwtBundles, trustDomain: TrustDomain): object {
-  const x509Keys = (x509.bundles.get(trustDomain) ?? []).map((der) => ({
-    ...new X509Certificate(der).publicKey.export({ format: 'jwk' }),
-    use: 'x509-svid',
-    x5c: [der.toString('base64')],
-  }));
-  const jwtKeys = authoritiesOf(jwt, trustDomain).map(({ kid, jwk }) => ({ ...jwk, use: 'jwt-svid', kid }));
-  return { keys: [...x509Keys, ...jwtKeys] };
+  return { keys: bundleKeys(x509.bundles.get(trustDomain) ?? [], authoritiesOf(jwt, trustDomain)) };
 }
 
 function viewAll(x509: X509BundleContext, jwt: JwtBundles, trustDomains: readonly TrustDomain[]): object {

@@ -4,7 +4,7 @@ import { basename, join } from 'node:path';
 import type { X509Context } from '../client/responses.ts';
 import { messageOf, systemCode } from '../errors.ts';
 import { trustDomainOf } from '../spiffe/id.ts';
-import { toPem } from './certificates.ts';
+import { toPem } from '../spiffe/pem.ts';
 import { CommandError } from './usage-error.ts';
 
 export interface NewFile {

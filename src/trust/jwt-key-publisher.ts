@@ -3,8 +3,8 @@ import { messageOf } from '../errors.ts';
 import type { KubernetesClient } from '../kubernetes/api-client.ts';
 import { hasStatus, KubernetesError } from '../kubernetes/api-error.ts';
 import { BackOff } from '../kubernetes/back-off.ts';
-import { objectAt, textAt } from '../kubernetes/json.ts';
-import { apiVersionOf, NODE_KEY_SETS, NODES, pathOf, type Resource } from '../kubernetes/resources.ts';
+import { nodeUidOf, ownedByNode } from '../kubernetes/node-owner.ts';
+import { apiVersionOf, NODE_KEY_SETS, pathOf, type Resource } from '../kubernetes/resources.ts';
 import type { Log } from '../log.ts';
 import type { Random } from '../random.ts';
 import type { JwtAuthority } from '../spiffe/bundle.ts';
@@ -250,8 +250,7 @@ export class JwtKeyPublisher {
     const jws = own.signer()?.sign({ node, instance, issuedAt: clock.now(), keys: this.#withGivenUp(keys) });
     if (jws === undefined) return;
     this.#owner ??= await this.#nodeUid(signal);
-    const owner = { apiVersion: apiVersionOf(NODES), kind: 'Node', name: node, uid: this.#owner };
-    const metadata = this.#owner === undefined ? { name: this.#name } : { name: this.#name, ownerReferences: [owner] };
+    const metadata = ownedByNode(this.#name, node, this.#owner);
     const object = { apiVersion: apiVersionOf(this.#resource), kind: 'NodeKeySet', metadata, spec: { node, instance, jws } };
     this.#isObserved = false;
     // Before the answer: it may be lost on its way.
@@ -262,13 +261,12 @@ export class JwtKeyPublisher {
     this.#worked(keys);
   }
 
-  /** With the Node goes the object. Without one, as on a machine that is no node of the cluster, it belongs to nobody. */
+  /** With the Node goes the object. Whoever may not read Nodes publishes nevertheless. */
   async #nodeUid(signal: AbortSignal): Promise<string | undefined> {
     try {
-      const node = await this.#options.client.get(pathOf(NODES, this.#options.node), { signal });
-      return textAt(objectAt(node, 'metadata'), 'uid') || undefined;
+      return await nodeUidOf(this.#options.client, this.#options.node, signal);
     } catch (error) {
-      if (hasStatus(error, 403, 404)) return undefined;
+      if (hasStatus(error, 403)) return undefined;
       throw error;
     }
   }

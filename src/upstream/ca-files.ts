@@ -3,7 +3,7 @@ import { constants, type Stats } from 'node:fs';
 import { open, realpath, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { messageOf, SignetError } from '../errors.ts';
-import { isEncrypted, readPem, type PemBlock } from './pem.ts';
+import { isEncrypted, readPem, type PemBlock } from '../spiffe/pem.ts';
 
 /** Where a CA is. */
 export interface CaPaths {

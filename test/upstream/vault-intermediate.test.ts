@@ -7,7 +7,7 @@ import test from 'ava';
 import { newKeyPair } from '../../src/authority/keys.ts';
 import { permittingUriHost } from '../../src/authority/name-constraints.ts';
 import { judgeAnswer } from '../../src/authority/node-ca.ts';
-import { readPem } from '../../src/upstream/pem.ts';
+import { readPem } from '../../src/spiffe/pem.ts';
 import { asking, HOUR, ID, leafOf, openIntermediate, openNode, openssl, tokenWith, type Body, type OpenedIntermediate } from '../support/vault-intermediates.ts';
 import { startVault, vaultMissing, type VaultServer } from '../support/vault-server.ts';
 import { connect, directory, emptyPkiMount, freshName, pkiMount, trustDomain } from '../support/vault-upstream.ts';

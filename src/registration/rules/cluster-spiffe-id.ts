@@ -1,19 +1,19 @@
 import {
   FEDERATION_NOTE,
-  foreignClass,
   JWT_TTL,
   MOST_DNS_NAMES,
   MOST_SELECTORS,
-  objectName,
+  parseObject,
   readFederatesWith,
   readHint,
   readTtl,
   X509_TTL,
+  type RuleOrigin,
 } from './common-spec.ts';
 import { parseLabelSelector, type LabelSelector } from './label-selector.ts';
 import { show } from './problems.ts';
 import type { ClassOptions, OrderClass, ParsedRule, PodRule } from './rule.ts';
-import { isObject, SpecReader } from './spec.ts';
+import type { SpecReader } from './spec.ts';
 import type { Template } from './syntax.ts';
 
 const MEMBERS = [
@@ -37,18 +37,10 @@ const ID_TEMPLATE = 'a template of a whole SPIFFE ID, such as spiffe://{{ .Trust
 
 /** Reads a ClusterSPIFFEID (spire.spiffe.io/v1alpha1) as the API server returns it. Never throws for what is in it. */
 export function parseClusterSpiffeId(object: Readonly<Record<string, unknown>>, options: ClassOptions): ParsedRule {
-  const named = objectName(object);
-  const spec = object['spec'];
-  const foreign = foreignClass(spec, options);
-  if (foreign !== undefined) return { kind: 'foreign', name: named.name, className: foreign };
-  const reader = new SpecReader('spec', isObject(spec) ? spec : {});
-  const base = { ...named, source: 'ClusterSPIFFEID' as const };
-  const rule = readRule(reader, base);
-  if (rule !== undefined && reader.problems.length === 0) return { kind: 'rule', rule };
-  return { kind: 'refused', refused: { ...base, problems: reader.problems } };
+  return parseObject(object, 'ClusterSPIFFEID', options, readRule);
 }
 
-function readRule(reader: SpecReader, base: Pick<PodRule, 'name' | 'uid' | 'generation' | 'source'>): PodRule | undefined {
+function readRule(reader: SpecReader, base: RuleOrigin): PodRule | undefined {
   reader.only(MEMBERS);
   refuseUnsupported(reader);
   reader.text('className');

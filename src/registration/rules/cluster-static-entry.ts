@@ -5,20 +5,20 @@ import { isNarrowing, parseSelector, type Selector } from '../../spiffe/selector
 import {
   brokenDnsName,
   FEDERATION_NOTE,
-  foreignClass,
   JWT_TTL,
   MOST_DNS_NAMES,
   MOST_SELECTORS,
-  objectName,
+  parseObject,
   readFederatesWith,
   readHint,
   readTtl,
   X509_TTL,
+  type RuleOrigin,
 } from './common-spec.ts';
 import { areForgeable, BINDING_SELECTOR } from './forgeable.ts';
 import { show } from './problems.ts';
 import type { ClassOptions, ParsedRule, StaticRule } from './rule.ts';
-import { isObject, SpecReader } from './spec.ts';
+import type { SpecReader } from './spec.ts';
 
 const MEMBERS = [
   'spiffeID',
@@ -43,20 +43,10 @@ export interface StaticEntryOptions extends ClassOptions {
 
 /** Reads a ClusterStaticEntry (spire.spiffe.io/v1alpha1) as the API server returns it. Never throws for what is in it. */
 export function parseClusterStaticEntry(object: Readonly<Record<string, unknown>>, options: StaticEntryOptions): ParsedRule {
-  const named = objectName(object);
-  const spec = object['spec'];
-  const foreign = foreignClass(spec, options);
-  if (foreign !== undefined) return { kind: 'foreign', name: named.name, className: foreign };
-  const reader = new SpecReader('spec', isObject(spec) ? spec : {});
-  const base = { ...named, source: 'ClusterStaticEntry' as const };
-  const rule = readRule(reader, base, options.trustDomain);
-  if (rule !== undefined && reader.problems.length === 0) return { kind: 'rule', rule };
-  return { kind: 'refused', refused: { ...base, problems: reader.problems } };
+  return parseObject(object, 'ClusterStaticEntry', options, (reader, base) => readRule(reader, base, options.trustDomain));
 }
 
-type Base = Pick<StaticRule, 'name' | 'uid' | 'generation' | 'source'>;
-
-function readRule(reader: SpecReader, base: Base, trustDomain: TrustDomain): StaticRule | undefined {
+function readRule(reader: SpecReader, base: RuleOrigin, trustDomain: TrustDomain): StaticRule | undefined {
   reader.only(MEMBERS);
   reader.unsupported('admin', 'there is no server whose administrator a workload could be');
   reader.unsupported('downstream', 'there is no server below which another could be');

@@ -1,8 +1,8 @@
 import { isSignetError } from '../../errors.ts';
 import { parseTrustDomain, type TrustDomain } from '../../spiffe/id.ts';
 import { show } from './problems.ts';
-import type { ClassOptions } from './rule.ts';
-import { isObject, type SpecReader } from './spec.ts';
+import type { ClassOptions, ParsedRule, Rule, RuleSource } from './rule.ts';
+import { isObject, SpecReader } from './spec.ts';
 
 const SECOND = 1_000;
 const HOUR = 3_600_000;
@@ -37,14 +37,14 @@ const DURATION = /^(?:[0-9]{1,12}(?:\.[0-9]{1,9})?(?:h|ms|m|s|us|µs|ns))+$/;
 const AMOUNT = /([0-9.]+)(h|ms|m|s|us|µs|ns)/g;
 
 /** What is read of `metadata`. */
-export interface ObjectName {
+interface ObjectName {
   readonly name: string;
   readonly uid: string;
   readonly generation: number;
 }
 
 /** The name of an object; missing parts are '' and 0. */
-export function objectName(object: Readonly<Record<string, unknown>>): ObjectName {
+function objectName(object: Readonly<Record<string, unknown>>): ObjectName {
   const metadata = isObject(object['metadata']) ? object['metadata'] : {};
   const { name, uid, generation } = metadata;
   return {
@@ -52,6 +52,28 @@ export function objectName(object: Readonly<Record<string, unknown>>): ObjectNam
     uid: typeof uid === 'string' ? uid : '',
     generation: typeof generation === 'number' ? generation : 0,
   };
+}
+
+/** An object that a rule is read from. */
+export interface RuleOrigin extends ObjectName {
+  readonly source: RuleSource;
+}
+
+/** Reads an object as the API server returns it, its `spec` with `readRule`. Never throws for what is in it. */
+export function parseObject(
+  object: Readonly<Record<string, unknown>>,
+  source: RuleSource,
+  options: ClassOptions,
+  readRule: (reader: SpecReader, origin: RuleOrigin) => Rule | undefined,
+): ParsedRule {
+  const origin = { ...objectName(object), source };
+  const spec = object['spec'];
+  const foreign = foreignClass(spec, options);
+  if (foreign !== undefined) return { kind: 'foreign', name: origin.name, className: foreign };
+  const reader = new SpecReader('spec', isObject(spec) ? spec : {});
+  const rule = readRule(reader, origin);
+  if (rule !== undefined && reader.problems.length === 0) return { kind: 'rule', rule };
+  return { kind: 'refused', refused: { ...origin, problems: reader.problems } };
 }
 
 /** The class of an object that is not this agent's, or undefined. */

@@ -3,7 +3,8 @@ import { messageOf } from '../../errors.ts';
 import type { KubernetesClient } from '../../kubernetes/api-client.ts';
 import { KubernetesError, hasStatus } from '../../kubernetes/api-error.ts';
 import { objectAt, objectsAt, textAt, type JsonObject } from '../../kubernetes/json.ts';
-import { NODES, NODE_REPORTS, apiVersionOf, pathOf, type Resource } from '../../kubernetes/resources.ts';
+import { ownedByNode } from '../../kubernetes/node-owner.ts';
+import { NODE_REPORTS, apiVersionOf, pathOf, type Resource } from '../../kubernetes/resources.ts';
 import type { Log } from '../../log.ts';
 import type { Random } from '../../random.ts';
 import { linesIn, linesOf, type RuleTally } from './tally.ts';
@@ -144,9 +145,8 @@ export class NodeReporter {
   }
 
   #object(spec: JsonObject): JsonObject {
-    const { nodeName: name } = this.#options;
-    const owner = { apiVersion: apiVersionOf(NODES), kind: 'Node', name, uid: this.#owner };
-    const metadata = this.#owner === undefined ? { name } : { name, ownerReferences: [owner] };
+    const { nodeName } = this.#options;
+    const metadata = ownedByNode(nodeName, nodeName, this.#owner);
     return { apiVersion: apiVersionOf(this.#resource), kind: 'NodeReport', metadata, spec };
   }
 

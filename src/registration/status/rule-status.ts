@@ -1,9 +1,7 @@
 import type { Clock } from '../../clock.ts';
 import type { KubernetesClient, ListWatch } from '../../kubernetes/api-client.ts';
-import { hasStatus } from '../../kubernetes/api-error.ts';
-import { objectAt, textAt } from '../../kubernetes/json.ts';
 import { LeaseElection } from '../../kubernetes/lease.ts';
-import { NODES, pathOf } from '../../kubernetes/resources.ts';
+import { nodeUidOf } from '../../kubernetes/node-owner.ts';
 import type { Log } from '../../log.ts';
 import type { Random } from '../../random.ts';
 import { RuleStatusAggregator, STATUS_RESOURCES, type StatusResources } from './aggregator.ts';
@@ -82,20 +80,5 @@ export class RuleStatus {
   /** Gives the Lease back if it is ours; the report stays for the next agent of this node. Takes about 2 s at most. */
   async close(): Promise<void> {
     await Promise.all([this.#reporter.close(), this.#election.close()]);
-  }
-}
-
-/** `metadata.uid` of a Node, or undefined where there is none with that name. */
-export async function nodeUidOf(
-  client: Pick<KubernetesClient, 'get'>,
-  name: string,
-  signal: AbortSignal,
-): Promise<string | undefined> {
-  try {
-    const node = await client.get(pathOf(NODES, name), { signal });
-    return textAt(objectAt(node, 'metadata'), 'uid') || undefined;
-  } catch (error) {
-    if (hasStatus(error, 404)) return undefined;
-    throw error;
   }
 }

@@ -1,6 +1,8 @@
 import { X509Certificate, createHash } from 'node:crypto';
 import { isObject, objectsAt, textAt, type JsonObject } from '../../kubernetes/json.ts';
+import { bundleKeys, publicMembers } from '../../spiffe/bundle-document.ts';
 import type { TrustBundle } from '../../spiffe/bundle.ts';
+import { toPem } from '../../spiffe/pem.ts';
 
 /** A JWT key as it is published. */
 export interface PublicJwtKey {
@@ -18,8 +20,6 @@ export interface PublicBundle {
 
 export const NOTHING: PublicBundle = { roots: [], jwtKeys: [] };
 
-/** All that a JWK of a SPIFFE bundle may have beside `use`, `kid` and `x5c` (SPIFFE Trust Domain and Bundle §4.2, TD-16). */
-const PUBLIC_MEMBERS = ['kty', 'crv', 'x', 'y', 'n', 'e'] as const;
 const PEM_BLOCK = /-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----/g;
 
 export function publicBundle({ x509Authorities, jwtAuthorities }: Omit<TrustBundle, 'trustDomain'>): PublicBundle {
@@ -47,11 +47,7 @@ export function rootId(der: Buffer): string {
 
 /** The roots as RFC 7468 text. */
 export function pemOf({ roots }: PublicBundle): string {
-  return roots.map((der) => `-----BEGIN CERTIFICATE-----\n${linesOf(der)}\n-----END CERTIFICATE-----\n`).join('');
-}
-
-function linesOf(der: Buffer): string {
-  return (der.toString('base64').match(/.{1,64}/g) ?? []).join('\n');
+  return roots.map((der) => toPem('CERTIFICATE', der)).join('');
 }
 
 /**
@@ -60,12 +56,7 @@ function linesOf(der: Buffer): string {
  * the other, and whoever deletes the object would set it back. A reader takes what it fetched last (FED-10).
  */
 export function spiffeOf({ roots, jwtKeys }: PublicBundle, refreshHintSeconds: number): string {
-  const x509 = roots.map((der) => {
-    const jwk = new X509Certificate(der).publicKey.export({ format: 'jwk' });
-    return { ...publicMembers(jwk), use: 'x509-svid', x5c: [der.toString('base64')] };
-  });
-  const jwt = jwtKeys.map(({ kid, jwk }) => ({ ...jwk, use: 'jwt-svid', kid }));
-  return `${JSON.stringify({ keys: [...x509, ...jwt], spiffe_refresh_hint: refreshHintSeconds }, null, 2)}\n`;
+  return `${JSON.stringify({ keys: bundleKeys(roots, jwtKeys), spiffe_refresh_hint: refreshHintSeconds }, null, 2)}\n`;
 }
 
 /** The certificates in a text as `pemOf` writes it; what is none is left out. */
@@ -87,12 +78,6 @@ export function endOf(der: Buffer): number | undefined {
   } catch {
     return undefined;
   }
-}
-
-function publicMembers(jwk: object): Record<string, string> {
-  const members = jwk as JsonObject;
-  const there = PUBLIC_MEMBERS.filter((name) => textAt(members, name) !== '');
-  return Object.fromEntries(there.map((name) => [name, textAt(members, name)]));
 }
 
 function parsed(text: string): JsonObject {

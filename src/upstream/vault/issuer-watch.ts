@@ -2,7 +2,7 @@ import type { Alarm, Clock } from '../../clock.ts';
 import { messageOf, SignetError } from '../../errors.ts';
 import type { Log } from '../../log.ts';
 import type { Random } from '../../random.ts';
-import { readPem } from '../pem.ts';
+import { readPem } from '../../spiffe/pem.ts';
 import { unlessAborted } from './abort.ts';
 import { isRoot, once, readIssuers, type MountIssuers, type OpenReader } from './issuers.ts';
 import { readSmallFile } from './small-file.ts';

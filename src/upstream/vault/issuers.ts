@@ -1,6 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { textAt, type JsonObject } from '../../kubernetes/json.ts';
-import { readPem } from '../pem.ts';
+import { readPem } from '../../spiffe/pem.ts';
 import type { VaultAnswer, VaultRequest } from './client.ts';
 import { pathOf } from './path.ts';
 import { hasFault, VaultError } from './vault-error.ts';

@@ -6,9 +6,9 @@ import type { JsonObject } from '../../kubernetes/json.ts';
 import type { Log } from '../../log.ts';
 import type { Random } from '../../random.ts';
 import { pathOf as pathOfId, trustDomainOf, type SpiffeId, type TrustDomain } from '../../spiffe/id.ts';
+import { readPem, toPem } from '../../spiffe/pem.ts';
 import type { SignedX509, X509Request, X509Signer } from '../../spiffe/signing.ts';
 import { Guard, type GuardOptions, type GuardState, type UpstreamFault } from '../guard.ts';
-import { readPem } from '../pem.ts';
 import type { VaultClient } from './client.ts';
 import { pathOf } from './path.ts';
 import { adviceOnLeaf, adviceOnRefusal, type LeafProblem } from './role-advice.ts';
@@ -102,7 +102,7 @@ export class VaultX509Signer implements X509Signer {
     if (pathOfId(request.id) === '') throw new SignetError('profile_violation', `${request.id} has no path, as a leaf must (X509-SVID §5.2)`);
     let csr: Promise<string> | undefined;
     const work = {
-      do: async (inner: AbortSignal) => this.#ask(request, await (csr ??= request.csr().then(pemOf)), inner),
+      do: async (inner: AbortSignal) => this.#ask(request, await (csr ??= request.csr().then((der) => toPem('CERTIFICATE REQUEST', der))), inner),
       ...(request.heldUntil === undefined ? {} : { heldUntil: request.heldUntil }),
     };
     return this.#guard.run(work, signal);
@@ -220,10 +220,6 @@ function answerOf(data: JsonObject): { leaf: Buffer; others: readonly Buffer[] }
 
 function certificatesOf(pem: unknown): Buffer[] {
   return typeof pem === 'string' ? readPem(pem).map(({ der }) => der) : [];
-}
-
-function pemOf(csr: Buffer): string {
-  return `-----BEGIN CERTIFICATE REQUEST-----\n${csr.toString('base64').replace(/.{64}/g, '$&\n').trimEnd()}\n-----END CERTIFICATE REQUEST-----\n`;
 }
 
 function seconds(ms: number): string {

@@ -1,7 +1,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import type { Clock } from '../../clock.ts';
 import { messageOf } from '../../errors.ts';
-import { readPem } from '../pem.ts';
+import { readPem } from '../../spiffe/pem.ts';
 import { readSmallFile } from './small-file.ts';
 import { VaultError } from './vault-error.ts';
 

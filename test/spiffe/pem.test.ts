@@ -1,5 +1,5 @@
 import test from 'ava';
-import { isEncrypted, readPem } from '../../src/upstream/pem.ts';
+import { isEncrypted, readPem } from '../../src/spiffe/pem.ts';
 
 const block = (label: string, ...lines: readonly string[]): string => [`-----BEGIN ${label}-----`, ...lines, `-----END ${label}-----`].join('\n');
 

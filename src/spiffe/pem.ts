@@ -42,3 +42,9 @@ function toBlock({ label, lines }: { label: string; lines: readonly string[] }):
   if (!/^[A-Za-z0-9+/]*={0,2}$/.test(body) && !lines.some((line) => line.includes(':'))) throw new Error(`the block ${label} is not base64`);
   return { label, text: [`-----BEGIN ${label}-----`, ...lines, `-----END ${label}-----`, ''].join('\n'), der: Buffer.from(body, 'base64') };
 }
+
+/** RFC 7468 §2 text of DER, in lines of 64 characters. */
+export function toPem(label: 'CERTIFICATE' | 'CERTIFICATE REQUEST' | 'PRIVATE KEY', der: Buffer): string {
+  const lines = der.toString('base64').match(/.{1,64}/g) ?? [];
+  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
+}
