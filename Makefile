@@ -6,7 +6,7 @@ CONFIG ?= deploy/examples/signet.yaml
 SOURCES := $(shell find src proto -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build check test test-one interop bench e2e upstreams name-constraints status-load demo run clean
+.PHONY: help install build check test test-one interop bench e2e upstreams name-constraints status-load descriptors demo run clean
 
 help: ## show this list
 	@echo "Signet, a SPIFFE workload identity agent. Targets:"
@@ -57,6 +57,13 @@ name-constraints: node_modules/.installed ## show which TLS stacks enforce a nam
 
 status-load: node_modules/.installed ## simulate 200 agents' rule status at a real API server (SIGNET_TEST_KUBECONFIG); some 17 minutes
 	@$(NODE) test/registration/status/simulate.ts $(AGENTS)
+
+descriptors: node_modules/.installed ## make proto/descriptors.binpb, which reflection answers from, with protoc
+	@rm -rf .cache/protos && mkdir -p .cache/protos/grpc/health/v1
+	@cp proto/workloadapi.proto .cache/protos/ && cp proto/health.proto .cache/protos/grpc/health/v1/
+	@cp -r node_modules/@grpc/reflection/build/proto/grpc/reflection .cache/protos/grpc/
+	@protoc -I .cache/protos --include_imports --descriptor_set_out=proto/descriptors.binpb workloadapi.proto \
+		grpc/health/v1/health.proto grpc/reflection/v1/reflection.proto grpc/reflection/v1alpha/reflection.proto
 
 demo: build ## show the agent at work: identities, a rotation, a clean end
 	@sh deploy/examples/demo.sh

@@ -11,10 +11,10 @@ import type { Config } from './config/config.ts';
 import { messageOf } from './errors.ts';
 import { EventBus } from './events.ts';
 import type { Kernel } from './kernel.ts';
-import type { Connection } from './listener/connection.ts';
+import type { Connection, RequestHandler } from './listener/connection.ts';
 import { Listener } from './listener/listener.ts';
 import { watchSuccessor } from './listener/successor.ts';
-import type { Log } from './log.ts';
+import { logMistake, type Log } from './log.ts';
 import type { Random } from './random.ts';
 import type { Entry } from './spiffe/entry.ts';
 import { openAudit, type AuditLog } from './telemetry/audit.ts';
@@ -74,7 +74,7 @@ export class Agent {
     this.#api = new WorkloadApi(config.limits, { kernel, clock, events });
     const ownerOf = (pid: number): string | undefined => this.#kubernetes?.attestor.ownerOf(pid);
     this.#listener = new Listener(config, { kernel, clock, random, events, ownerOf }, (connection) => this.#serve(connection));
-    this.#server = new WorkloadApiServer(this.#api, this.#listener.limits, config.limits, clock, events);
+    this.#server = new WorkloadApiServer(this.#api, this.#listener.limits, config.limits, { clock, events, onMistake: (error) => logMistake(log, error) });
   }
 
   /** Where `/metrics`, `/live` and `/ready` are served; undefined where they are not. */
@@ -209,9 +209,9 @@ export class Agent {
   }
 
   /** A connection's caller is held in mind as long as the connection is open. */
-  #serve(connection: Connection): void {
+  #serve(connection: Connection): RequestHandler {
     connection.closed.addEventListener('abort', () => this.#rooms?.entitlements.forget(connection.caller), { once: true });
-    this.#server.serve(connection);
+    return this.#server.serve(connection);
   }
 
   async #superseded(): Promise<void> {
@@ -254,7 +254,7 @@ export class Agent {
   async #farewell(): Promise<void> {
     const end = this.#tools.clock.monotonic() + FAREWELL_MS;
     for (let quiet = 0; quiet < 2 && this.taken.connections > 0 && this.#tools.clock.monotonic() < end; ) {
-      const isBusy = this.#server.admission.open > 0 || this.#listener.limits.opening > 0;
+      const isBusy = this.#server.admission.open > 0 || this.#listener.opening > 0;
       quiet = isBusy ? 0 : quiet + 1;
       await sleep(this.#tools.clock, 20);
     }

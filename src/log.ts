@@ -46,3 +46,8 @@ export function createLog(level: LogLevel, destination?: DestinationStream): Log
   const logger: Logger = pino(options, destination ?? pino.destination({ dest: 2, sync: true }));
   return logger;
 }
+
+/** Writes down what was thrown where nothing should be. Never throws. */
+export function logMistake(log: Log, error: unknown): void {
+  log.error({ event: 'agent.mistake', err: error instanceof Error ? (error.stack ?? error.message) : String(error) }, 'an unexpected error was caught; please report it');
+}

@@ -5,7 +5,7 @@ import type { Config } from './config/config.ts';
 import { ConfigError, formatProblems, loadConfig } from './config/load.ts';
 import { isSignetError, messageOf } from './errors.ts';
 import { openKernel } from './kernel.ts';
-import { createLog, type Log } from './log.ts';
+import { createLog, logMistake, type Log } from './log.ts';
 import { systemRandom } from './random.ts';
 
 /** The agent as a process: its configuration, its signals, its end. Resolves with the exit code. */
@@ -70,8 +70,7 @@ function reload(agent: Agent, running: Config, configPath: string, log: Log): vo
  * state across calls guards it itself.
  */
 function surviveMistakes(log: Log): void {
-  const tell = (error: unknown): void =>
-    log.error({ event: 'agent.mistake', err: error instanceof Error ? (error.stack ?? error.message) : String(error) }, 'an unexpected error was caught; please report it');
+  const tell = (error: unknown): void => logMistake(log, error);
   process.on('uncaughtException', tell);
   process.on('unhandledRejection', tell);
 }

@@ -12,9 +12,9 @@ const LEVELS: readonly (readonly string[])[] = [
   ['agent', 'cli'],
   ['assembly'],
   ['workload-api', 'admin', 'telemetry'],
-  ['listener', 'identity'],
+  ['listener', 'grpc', 'identity'],
   ['config'],
-  ['attestation', 'registration', 'authority', 'trust', 'upstream', 'client'],
+  ['attestation', 'registration', 'authority', 'trust', 'upstream', 'client', 'http2'],
   ['kubernetes'],
   ['spiffe'],
   ['kernel', 'log', 'events'],
@@ -23,6 +23,8 @@ const LEVELS: readonly (readonly string[])[] = [
 
 /** Rooms that see less than their level would allow: rooms, or single files of one. */
 const NARROW: Readonly<Record<string, readonly string[]>> = {
+  http2: ['errors', 'clock'],
+  grpc: ['http2', 'clock'],
   client: ['spiffe', 'errors', 'clock', 'random'],
   kubernetes: ['spiffe', 'errors', 'clock', 'random', 'log', 'events'],
   spiffe: ['errors'],

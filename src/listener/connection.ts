@@ -1,9 +1,13 @@
 import type { Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
 import type { Caller } from '../attestation/caller.ts';
 import type { Alarm, Clock } from '../clock.ts';
 import { SignetError } from '../errors.ts';
+import type { RequestHead } from '../http2/request-head.ts';
+import type { RequestReader, RequestStream } from '../http2/stream.ts';
 import { descriptorOf, type Kernel } from '../kernel.ts';
+
+/** Who answers the requests of one connection. */
+export type RequestHandler = (stream: RequestStream, head: RequestHead) => RequestReader;
 
 /** While a peer does not read, it is asked again after this, doubled up to the second figure. Milliseconds. */
 const FIRST_LOOK_MS = 10;
@@ -13,14 +17,11 @@ const LAST_LOOK_MS = 500;
 const CLOSED = new SignetError('caller_gone', 'the connection is closed');
 
 /**
- * One connection whose caller is known and whose HTTP/2 has begun. It knows whether its peer reads: what was written to a Unix
+ * One connection whose caller is known. It knows whether its peer reads: what was written to a Unix
  * socket is in the kernel until the peer takes it, and the kernel says how much.
  */
 export class Connection {
   readonly caller: Caller;
-  /** What HTTP/2 is spoken over: the socket itself, or a stream around it that rewrites `:authority`. */
-  readonly stream: Socket | Duplex;
-  readonly rewritten: boolean;
   readonly #socket: Socket;
   readonly #kernel: Kernel;
   readonly #clock: Clock;
@@ -32,17 +33,8 @@ export class Connection {
   #known: boolean | undefined;
 
   /** @param acceptedAt in monotonic milliseconds. */
-  constructor(
-    caller: Caller,
-    socket: Socket,
-    opened: { stream: Socket | Duplex; rewritten: boolean },
-    kernel: Kernel,
-    clock: Clock,
-    acceptedAt: number,
-  ) {
+  constructor(caller: Caller, socket: Socket, kernel: Kernel, clock: Clock, acceptedAt: number) {
     this.caller = caller;
-    this.stream = opened.stream;
-    this.rewritten = opened.rewritten;
     this.#socket = socket;
     this.#kernel = kernel;
     this.#clock = clock;
@@ -87,7 +79,6 @@ export class Connection {
 
   /** Closes at once; whatever was not read is lost. */
   destroy(): void {
-    this.stream.destroy();
     this.#socket.destroy();
   }
 

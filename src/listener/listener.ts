@@ -2,13 +2,15 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { identifyCaller, refusalReasonOf, releaseCaller, type Caller } from '../attestation/caller.ts';
 import { LivenessWatch } from '../attestation/liveness.ts';
 import type { Alarm, Clock } from '../clock.ts';
-import { isSignetError, messageOf } from '../errors.ts';
+import { messageOf } from '../errors.ts';
 import type { EventBus, RefusalReason } from '../events.ts';
+import type { ConnectionFault } from '../http2/fault.ts';
+import { Session } from '../http2/session.ts';
 import { descriptorOf, type Kernel } from '../kernel.ts';
 import type { Random } from '../random.ts';
-import { Connection } from './connection.ts';
+import { takeConnections, type Incoming } from './acceptor.ts';
+import { Connection, type RequestHandler } from './connection.ts';
 import { OwnerLimits, type ShareLimits } from './owner-limits.ts';
-import { openHttp2 } from './prelude.ts';
 import { SocketFile } from './socket-file.ts';
 import { whoOf } from './who.ts';
 
@@ -37,30 +39,26 @@ const RESERVED_DESCRIPTORS = 64;
 /** Its socket and its pidfd. */
 const DESCRIPTORS_PER_CONNECTION = 2;
 
-/** Bytes that are held before HTTP/2 begins: a whole first window of data and its headers. */
-const PRELUDE_BYTES = 128 * 1024;
-/** The same, beyond the headers, for an owner who has many connections that say nothing to the purpose. */
-const SHORT_PRELUDE_BYTES = 8 * 1024;
-
 /** How often the socket's path is looked at. */
 const PATH_INTERVAL_MS = 250;
 
-/** The socket: accepts, learns from the kernel who calls, keeps the limits, begins HTTP/2, and hands over. */
+/** The socket: accepts, learns from the kernel who calls, keeps the limits, and speaks HTTP/2. */
 export class Listener {
   readonly limits: OwnerLimits;
   readonly #options: ListenerOptions;
   readonly #tools: ListenerTools;
   readonly #file: SocketFile;
   readonly #liveness: LivenessWatch;
-  readonly #serve: (connection: Connection) => void;
+  readonly #serve: (connection: Connection) => RequestHandler;
   readonly #sockets = new Set<Socket>();
   readonly #maxConnections: number;
   #server: Server | undefined;
   #pathAlarm: Alarm | undefined;
   #connections = 0;
+  #opening = 0;
 
-  /** `serve` is given each connection once its first request has come. */
-  constructor(options: ListenerOptions, tools: ListenerTools, serve: (connection: Connection) => void) {
+  /** `serve` says who answers the requests of a connection. */
+  constructor(options: ListenerOptions, tools: ListenerTools, serve: (connection: Connection) => RequestHandler) {
     this.#options = options;
     this.#tools = tools;
     this.#serve = serve;
@@ -73,6 +71,11 @@ export class Listener {
   /** Connections that fit, by the limits and by the descriptors that this process may open. */
   get maxConnections(): number {
     return this.#maxConnections;
+  }
+
+  /** Connections whose first request is awaited now. */
+  get opening(): number {
+    return this.#opening;
   }
 
   /**
@@ -102,10 +105,13 @@ export class Listener {
   }
 
   async #bind(): Promise<Server> {
-    const server = createServer({ pauseOnConnect: true }, (socket) => this.#accept(socket));
-    await this.#file.bind(server, this.#tools.random);
+    const server = createServer();
     // An accept that fails (no descriptor left in the whole system) concerns one caller, not the agent.
-    server.on('error', (error) => this.#refuse('descriptors', undefined, messageOf(error)));
+    const notAccepted = (error: Error): void => this.#refuse('descriptors', undefined, messageOf(error));
+    // Nobody can connect before it listens under its true name.
+    server.once('listening', () => takeConnections(server, (incoming) => this.#accept(incoming), notAccepted));
+    await this.#file.bind(server, this.#tools.random);
+    server.on('error', notAccepted);
     return server;
   }
 
@@ -130,7 +136,8 @@ export class Listener {
     this.#watchPath(onSuperseded);
   }
 
-  #accept(socket: Socket): void {
+  #accept(incoming: Incoming): void {
+    const { socket } = incoming;
     // A peer that goes away in the middle is everyday life.
     socket.on('error', () => undefined);
     this.#connections += 1;
@@ -146,8 +153,8 @@ export class Listener {
       releaseCaller(this.#tools.kernel, caller);
       return this.#turnAway(socket, refusal, caller);
     }
+    this.#begin(incoming, caller);
     this.#hold(socket, caller);
-    void this.#begin(socket, caller);
   }
 
   /** From here on everything that the connection holds is given back when its socket closes. */
@@ -167,27 +174,42 @@ export class Listener {
     });
   }
 
-  async #begin(socket: Socket, caller: Caller): Promise<void> {
+  /** HTTP/2 begins. Whoever makes no request in time is not waited for. */
+  #begin(incoming: Incoming, caller: Caller): void {
+    const { socket } = incoming;
     const { clock, kernel } = this.#tools;
     const { limits } = this.#options;
-    const acceptedAt = clock.monotonic();
-    const hasRoom = this.limits.beginOpening(caller.owner);
-    try {
-      const opened = await openHttp2(socket, {
-        clock,
-        timeoutMs: limits.preludeTimeoutMs,
-        maxBytes: hasRoom ? PRELUDE_BYTES : limits.headerBytes + SHORT_PRELUDE_BYTES,
-        maxConcurrentStreams: limits.callsPerConnection,
-        maxHeaderBytes: limits.headerBytes,
-      });
-      this.#serve(new Connection(caller, socket, opened, kernel, clock, acceptedAt));
-    } catch (error) {
+    const connection = new Connection(caller, socket, kernel, clock, clock.monotonic());
+    const answer = this.#serve(connection);
+    const opening = this.#open(clock, () => {
+      // Some clients connect at once and make their call after a back-off: they come again, and nothing is wrong with them.
+      if (!session.isIdle) this.#refuse('prelude_timeout', caller, `no complete HTTP/2 request within ${limits.preludeTimeoutMs} ms`);
       socket.destroy();
-      // Most often a caller that has changed its mind, or died.
-      if (!isSignetError(error, 'caller_gone')) this.#refuse(preludeRefusal(error), caller, messageOf(error));
-    } finally {
-      this.limits.opened(caller.owner);
-    }
+    });
+    const session = new Session(socket, { concurrentStreams: limits.callsPerConnection, headerBytes: limits.headerBytes }, {
+      request: (stream, head) => {
+        opening.end();
+        return answer(stream, head);
+      },
+      fault: (fault) => this.#refuse(faultReason(fault, session.hasRequests), caller, fault.message),
+      hold: (bytes, isAnswer) => this.limits.hold(caller.owner, bytes, isAnswer),
+    }, clock);
+    incoming.onBytes = (bytes) => session.read(bytes);
+    socket.once('close', opening.end);
+  }
+
+  /** A connection whose first request is awaited. `end` may be called more than once. */
+  #open(clock: Clock, onLate: () => void): { readonly end: () => void } {
+    this.#opening += 1;
+    let isOpening = true;
+    const alarm = clock.after(this.#options.limits.preludeTimeoutMs, onLate);
+    const end = (): void => {
+      if (!isOpening) return;
+      isOpening = false;
+      this.#opening -= 1;
+      alarm.cancel();
+    };
+    return { end };
   }
 
   #turnAway(socket: Socket, reason: RefusalReason, caller?: Caller, detail?: string): void {
@@ -204,10 +226,10 @@ export class Listener {
   }
 }
 
-function preludeRefusal(error: unknown): RefusalReason {
-  if (isSignetError(error, 'timed_out')) return 'prelude_timeout';
-  if (isSignetError(error, 'limit_exceeded')) return 'prelude_bytes';
-  return 'malformed_http2';
+/** Before the first request an excess is one of the prelude. */
+function faultReason({ kind }: ConnectionFault, hasRequests: boolean): RefusalReason {
+  if (kind === 'malformed') return 'malformed_http2';
+  return hasRequests ? 'bad_request' : 'prelude_bytes';
 }
 
 function connectionsFor(descriptors: number): number {

@@ -14,8 +14,6 @@ export interface ShareLimits {
 
 interface Share {
   connections: number;
-  /** Of the connections, those whose first request has not come. */
-  opening: number;
   calls: number;
   exchanges: number;
   heldBytes: number;
@@ -33,7 +31,6 @@ export class OwnerLimits {
   readonly #shares = new Map<string, Share>();
   #connections = 0;
   #calls = 0;
-  #opening = 0;
 
   constructor(limits: ShareLimits, clock: Clock) {
     this.#limits = limits;
@@ -62,30 +59,10 @@ export class OwnerLimits {
     this.#forget(owner, share);
   }
 
-  /** Connections whose first bytes are awaited now. */
-  get opening(): number {
-    return this.#opening;
-  }
-
-  /** Until `opened`: the first bytes of a connection are awaited. False when the owner has many such connections already. */
-  beginOpening(owner: string): boolean {
-    const share = this.#share(owner);
-    share.opening += 1;
-    this.#opening += 1;
-    return share.opening <= OPENING_PER_OWNER;
-  }
-
-  opened(owner: string): void {
-    const share = this.#share(owner);
-    share.opening -= 1;
-    this.#opening -= 1;
-    this.#forget(owner, share);
-  }
-
   /** Takes a place for a call, given back with `finish`; or says why there is none. An exchange is a call with a stream of requests. */
-  begin(owner: string, isExchange = false): RefusalReason | undefined {
+  begin(owner: string, isExchange = false, now = this.#clock.monotonic()): RefusalReason | undefined {
     const share = this.#share(owner);
-    if (!share.callRate.take(this.#clock.monotonic())) return this.#refuse(owner, share, 'call_rate');
+    if (!share.callRate.take(now)) return this.#refuse(owner, share, 'call_rate');
     if (this.#calls >= this.#limits.calls || share.calls >= this.#limits.callsPerOwner) return this.#refuse(owner, share, 'too_many_calls');
     if (isExchange && share.exchanges >= EXCHANGES_PER_OWNER) return this.#refuse(owner, share, 'too_many_calls');
     this.#calls += 1;
@@ -102,17 +79,16 @@ export class OwnerLimits {
     this.#forget(owner, share);
   }
 
-  /** Takes room for `bytes` that a call keeps in memory, given back with `giveBack`; false when there is not enough. */
-  hold(owner: string, bytes: number): boolean {
+  /**
+   * Takes room for `bytes` that a connection keeps in memory; false when there is not enough. Negative gives back. For an owner with at
+   * least one connection. Answers that wait for their reader get half of it, so that requests can still come.
+   */
+  hold(owner: string, bytes: number, isAnswer = false): boolean {
     const share = this.#share(owner);
-    if (share.heldBytes + bytes > HELD_BYTES_PER_OWNER) return false;
+    const most = isAnswer ? HELD_BYTES_PER_OWNER / 2 : HELD_BYTES_PER_OWNER;
+    if (bytes > 0 && share.heldBytes + bytes > most) return false;
     share.heldBytes += bytes;
     return true;
-  }
-
-  /** For an owner with at least one call. */
-  giveBack(owner: string, bytes: number): void {
-    this.#share(owner).heldBytes -= bytes;
   }
 
   /** What is taken now, in all. */
@@ -126,7 +102,6 @@ export class OwnerLimits {
       const now = this.#clock.monotonic();
       share = {
         connections: 0,
-        opening: 0,
         calls: 0,
         exchanges: 0,
         heldBytes: 0,
@@ -159,18 +134,15 @@ export class OwnerLimits {
 }
 
 function isInUse(share: Share): boolean {
-  return share.connections > 0 || share.opening > 0 || share.calls > 0;
+  return share.connections > 0 || share.calls > 0;
 }
-
-/** Connections of one owner that may send much before their first request is complete. */
-const OPENING_PER_OWNER = 64;
 
 /** Reflection is for a person with a tool. What such a call has sent and nobody has read yet takes a whole flow-control window. */
 const EXCHANGES_PER_OWNER = 32;
 
 /**
- * Requests that are not complete and unary answers that are not read: 64 of the largest requests. Without it every call of an
- * owner could hold the largest there is, hundreds of MiB in all.
+ * What has come and is not a whole request, and answers that are not read: 64 of the largest requests. Without it every connection of
+ * an owner could hold the largest there is, hundreds of MiB in all.
  */
 const HELD_BYTES_PER_OWNER = 8 * 1024 * 1024;
 

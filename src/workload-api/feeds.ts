@@ -1,21 +1,22 @@
 import type { ServedSvid } from '../events.ts';
+import { Message } from '../grpc/message.ts';
 import type { X509Identities, X509Lease } from '../identity/x509-identities.ts';
 import { entryKey, type Entry } from '../spiffe/entry.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
 import type { TrustStore } from '../trust/trust-store.ts';
 import { encodeX509Svids } from './messages.ts';
 
-/** One complete state after another, as the bytes of a response. Who reads it gets the newest, never a queue. */
+/** One complete state after another, as a message. Who reads it gets the newest, never a queue. */
 export interface Feed {
   /** The newest state, or undefined while there is none. */
-  latest(): Buffer | undefined;
+  latest(): Message | undefined;
   close(): void;
 }
 
-const svidsIn = new WeakMap<Buffer, readonly ServedSvid[]>();
+const svidsIn = new WeakMap<Message, readonly ServedSvid[]>();
 
 /** What stands in a state that an X.509-SVID feed gave out, as it may be told; nothing for any other state. */
-export function servedIn(state: Buffer): readonly ServedSvid[] {
+export function servedIn(state: Message): readonly ServedSvid[] {
   return svidsIn.get(state) ?? [];
 }
 
@@ -24,7 +25,7 @@ export class BundleFeeds {
   readonly #trust: TrustStore;
   readonly #encode: (bundle: TrustBundle) => Buffer;
   readonly #isKnown: (bundle: TrustBundle) => boolean;
-  #encoded: { bundle: TrustBundle; bytes: Buffer } | undefined;
+  #encoded: { bundle: TrustBundle; message: Message } | undefined;
 
   /** @param isKnown false while the bundle is not known yet: an empty one would have its readers believe nobody. */
   constructor(trust: TrustStore, encode: (bundle: TrustBundle) => Buffer, isKnown: (bundle: TrustBundle) => boolean) {
@@ -38,11 +39,11 @@ export class BundleFeeds {
     return { latest: () => this.#latest(), close: stop };
   }
 
-  #latest(): Buffer | undefined {
+  #latest(): Message | undefined {
     const bundle = this.#trust.own();
     if (!this.#isKnown(bundle)) return undefined;
-    if (this.#encoded?.bundle !== bundle) this.#encoded = { bundle, bytes: this.#encode(bundle) };
-    return this.#encoded.bytes;
+    if (this.#encoded?.bundle !== bundle) this.#encoded = { bundle, message: new Message(this.#encode(bundle)) };
+    return this.#encoded.message;
   }
 }
 
@@ -80,7 +81,7 @@ class SharedX509Feed {
   readonly #leases: readonly X509Lease[];
   readonly #trust: TrustStore;
   readonly #stopTrust: () => void;
-  #bytes: Buffer | undefined;
+  #message: Message | undefined;
   #isStale = true;
   #isTelling = false;
 
@@ -92,15 +93,16 @@ class SharedX509Feed {
   }
 
   /** Nothing while any of the identities has no valid SVID: every message is the complete state (Workload API §5.1). */
-  latest(): Buffer | undefined {
+  latest(): Message | undefined {
     const svids = this.#leases.map((lease) => lease.current()).filter((svid) => svid !== undefined);
     if (svids.length < this.#leases.length) return undefined;
-    if (this.#bytes === undefined || this.#isStale) {
-      this.#bytes = encodeX509Svids(svids.map((svid, index) => ({ svid, hint: this.#entries[index]?.hint ?? '' })), this.#trust.own());
-      svidsIn.set(this.#bytes, svids.map(({ id, serial, notAfter }) => ({ spiffeId: id, serial, notAfter })));
+    if (this.#message === undefined || this.#isStale) {
+      const hinted = svids.map((svid, index) => ({ svid, hint: this.#entries[index]?.hint ?? '' }));
+      this.#message = new Message(encodeX509Svids(hinted, this.#trust.own()));
+      svidsIn.set(this.#message, svids.map(({ id, serial, notAfter }) => ({ spiffeId: id, serial, notAfter })));
       this.#isStale = false;
     }
-    return this.#bytes;
+    return this.#message;
   }
 
   close(): void {
@@ -122,6 +124,7 @@ class SharedX509Feed {
 
 /** Of several entries with one hint the first counts (WA-23, WA-41); those without a hint all do. */
 export function withDistinctHints(entries: readonly Entry[]): readonly Entry[] {
+  if (entries.length < 2) return entries;
   const seen = new Set<string>();
   return entries.filter(({ hint }) => hint === '' || (!seen.has(hint) && seen.add(hint)));
 }

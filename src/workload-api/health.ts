@@ -1,17 +1,10 @@
-import { fileURLToPath } from 'node:url';
-import { status, type sendUnaryData, type ServerUnaryCall, type ServerWritableStream, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
-import { loadSync } from '@grpc/proto-loader';
+import { Message } from '../grpc/message.ts';
+import { bytesField, messageField, readFields, textOf, varintField } from '../grpc/protobuf.ts';
+import type { Method, ServerCall } from '../grpc/call.ts';
+import { CallFault, Status } from '../grpc/status.ts';
 
-const PROTO = fileURLToPath(new URL('../../proto/health.proto', import.meta.url));
-
-export const healthPackage = loadSync(PROTO, { keepCase: true, enums: String, defaults: true, arrays: true, objects: true });
-export const healthService = healthPackage['grpc.health.v1.Health'] as unknown as ServiceDefinition;
-
-type ServingStatus = 'SERVING' | 'NOT_SERVING' | 'SERVICE_UNKNOWN';
-
-interface HealthRequest {
-  readonly service: string;
-}
+/** `HealthCheckResponse.ServingStatus`. */
+const ServingStatus = { serving: 1, notServing: 2, serviceUnknown: 3 } as const;
 
 /** The names that have a status: the agent as a whole and its service. */
 const SERVICES = ['', 'SpiffeWorkloadAPI'] as const;
@@ -27,25 +20,59 @@ export class Health {
     for (const watcher of [...this.#watchers]) watcher();
   }
 
-  readonly handlers: UntypedServiceImplementation = {
-    check: (call: ServerUnaryCall<HealthRequest, object>, answer: sendUnaryData<object>) => {
-      const current = this.#statusOf(call.request.service);
-      if (current === 'SERVICE_UNKNOWN') answer({ code: status.NOT_FOUND, details: 'unknown service' });
-      else answer(null, { status: current });
-    },
-    list: (_call: ServerUnaryCall<object, object>, answer: sendUnaryData<object>) => {
-      answer(null, { statuses: Object.fromEntries(SERVICES.map((name) => [name, { status: this.#statusOf(name) }])) });
-    },
-    watch: (call: ServerWritableStream<HealthRequest, object>) => {
-      const tell = (): void => void call.write({ status: this.#statusOf(call.request.service) });
-      this.#watchers.add(tell);
-      call.on('cancelled', () => void this.#watchers.delete(tell));
-      tell();
-    },
-  };
-
-  #statusOf(service: string): ServingStatus {
-    if (!SERVICES.some((name) => name === service)) return 'SERVICE_UNKNOWN';
-    return this.#isServing ? 'SERVING' : 'NOT_SERVING';
+  /** The methods by path. */
+  methods<C>(): [path: string, method: Method<C>][] {
+    return [
+      ['/grpc.health.v1.Health/Check', { kind: 'unary', handle: (call, request) => this.#check(call, request) }],
+      ['/grpc.health.v1.Health/List', { kind: 'unary', handle: (call) => this.#list(call) }],
+      ['/grpc.health.v1.Health/Watch', { kind: 'server-stream', handle: (call, request) => this.#watch(call, request) }],
+    ];
   }
+
+  #check<C>(call: ServerCall<C>, request: Buffer): void {
+    const status = this.#statusOf(serviceOf(request));
+    if (status === ServingStatus.serviceUnknown) throw new CallFault(Status.notFound, 'unknown service');
+    call.answer(new Message(statusMessage(status)));
+  }
+
+  #list<C>(call: ServerCall<C>): void {
+    const entries = SERVICES.map((name) => messageField(1, Buffer.concat([bytesField(1, name), messageField(2, statusMessage(this.#statusOf(name)))])));
+    call.answer(new Message(Buffer.concat(entries)));
+  }
+
+  #watch<C>(call: ServerCall<C>, request: Buffer): void {
+    const service = serviceOf(request);
+    let said = 0;
+    let isSending = false;
+    const tell = (): void => {
+      const status = this.#statusOf(service);
+      // Whoever does not read gets what is true when it reads.
+      if (isSending || status === said) return;
+      said = status;
+      isSending = true;
+      call.send(new Message(statusMessage(status)), () => {
+        isSending = false;
+        tell();
+      });
+    };
+    this.#watchers.add(tell);
+    call.onClosed(() => void this.#watchers.delete(tell));
+    tell();
+  }
+
+  #statusOf(service: string): number {
+    if (!SERVICES.some((name) => name === service)) return ServingStatus.serviceUnknown;
+    return this.#isServing ? ServingStatus.serving : ServingStatus.notServing;
+  }
+}
+
+function statusMessage(status: number): Buffer {
+  return varintField(1, status);
+}
+
+/** `HealthCheckRequest`. */
+function serviceOf(request: Buffer): string {
+  let service = '';
+  for (const field of readFields(request)) if (field.number === 1) service = textOf(field);
+  return service;
 }

@@ -1,24 +1,49 @@
-import { fileURLToPath } from 'node:url';
-import type { MethodDefinition, ServiceDefinition } from '@grpc/grpc-js';
-import { loadSync, type PackageDefinition } from '@grpc/proto-loader';
+import { bytesField, doubleField, messageField, readFields, textOf, varintField } from '../grpc/protobuf.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
 import { idOfTrustDomain } from '../spiffe/id.ts';
 import type { Json, JsonObject } from '../spiffe/jwt.ts';
 import type { JwtSvid, X509Svid } from '../spiffe/svid.ts';
 
-const PROTO = fileURLToPath(new URL('../../proto/workloadapi.proto', import.meta.url));
+// Numbers and types of all fields are those of proto/workloadapi.proto, as published.
 
-/** Field names as published. `google.protobuf.Struct` keeps its own (camel case) in either case, see `structOf`. */
-export const packageDefinition: PackageDefinition = loadSync(PROTO, { keepCase: true, defaults: true, arrays: true, objects: true });
+export interface JwtSvidRequest {
+  readonly audience: readonly string[];
+  readonly spiffeId: string;
+}
 
-type Method = 'FetchX509SVID' | 'FetchX509Bundles' | 'FetchJWTSVID' | 'FetchJWTBundles' | 'ValidateJWTSVID' | 'FetchWITSVID' | 'FetchWITBundles';
+/**
+ * `JWTSVIDRequest` (Workload API §6.2.1).
+ *
+ * @throws {CallFault} it is no message.
+ */
+export function readJwtSvidRequest(message: Buffer): JwtSvidRequest {
+  const audience: string[] = [];
+  let spiffeId = '';
+  for (const field of readFields(message)) {
+    if (field.number === 1) audience.push(textOf(field));
+    else if (field.number === 2) spiffeId = textOf(field);
+  }
+  return { audience, spiffeId };
+}
 
-const published = packageDefinition['SpiffeWorkloadAPI'] as unknown as Record<Method, MethodDefinition<object, object>>;
+export interface ValidateRequest {
+  readonly audience: string;
+  readonly svid: string;
+}
 
-/** The service as published, but its responses are bytes already: what is sent to many is encoded once. */
-export const workloadApi: ServiceDefinition = Object.fromEntries(
-  Object.entries(published).map(([name, method]) => [name, { ...method, responseSerialize: (bytes: Buffer) => bytes }]),
-);
+/**
+ * `ValidateJWTSVIDRequest` (Workload API §6.2.3).
+ *
+ * @throws {CallFault} it is no message.
+ */
+export function readValidateRequest(message: Buffer): ValidateRequest {
+  let [audience, svid] = ['', ''];
+  for (const field of readFields(message)) {
+    if (field.number === 1) audience = textOf(field);
+    else if (field.number === 2) svid = textOf(field);
+  }
+  return { audience, svid };
+}
 
 export interface HintedX509Svid {
   readonly svid: X509Svid;
@@ -28,22 +53,18 @@ export interface HintedX509Svid {
 /** `X509SVIDResponse` (Workload API §5.2.1). */
 export function encodeX509Svids(svids: readonly HintedX509Svid[], bundle: TrustBundle): Buffer {
   const authorities = Buffer.concat(bundle.x509Authorities);
-  return published.FetchX509SVID.responseSerialize({
-    svids: svids.map(({ svid, hint }) => ({
-      spiffe_id: svid.id,
-      x509_svid: Buffer.concat(svid.chain),
-      x509_svid_key: svid.privateKey,
-      bundle: authorities,
-      hint,
-    })),
-  });
+  return Buffer.concat(svids.map(({ svid, hint }) => messageField(1, Buffer.concat([
+    bytesField(1, svid.id),
+    bytesField(2, Buffer.concat(svid.chain)),
+    bytesField(3, svid.privateKey),
+    bytesField(4, authorities),
+    bytesField(5, hint),
+  ]))));
 }
 
 /** `X509BundlesResponse` (Workload API §5.2.2): keyed by the trust domain's SPIFFE ID. */
 export function encodeX509Bundles(bundle: TrustBundle): Buffer {
-  return published.FetchX509Bundles.responseSerialize({
-    bundles: { [idOfTrustDomain(bundle.trustDomain)]: Buffer.concat(bundle.x509Authorities) },
-  });
+  return entryField(2, idOfTrustDomain(bundle.trustDomain), Buffer.concat(bundle.x509Authorities));
 }
 
 export interface HintedJwtSvid {
@@ -53,7 +74,7 @@ export interface HintedJwtSvid {
 
 /** `JWTSVIDResponse` (Workload API §6.2.1). */
 export function encodeJwtSvids(svids: readonly HintedJwtSvid[]): Buffer {
-  return published.FetchJWTSVID.responseSerialize({ svids: svids.map(({ svid, hint }) => ({ spiffe_id: svid.id, svid: svid.token, hint })) });
+  return Buffer.concat(svids.map(({ svid, hint }) => messageField(1, Buffer.concat([bytesField(1, svid.id), bytesField(2, svid.token), bytesField(3, hint)]))));
 }
 
 /**
@@ -62,25 +83,30 @@ export function encodeJwtSvids(svids: readonly HintedJwtSvid[]): Buffer {
  */
 export function encodeJwtBundles(bundle: TrustBundle): Buffer {
   const keys = bundle.jwtAuthorities.map((authority) => ({ ...authority.jwk, kid: authority.kid }));
-  return published.FetchJWTBundles.responseSerialize({
-    bundles: { [idOfTrustDomain(bundle.trustDomain)]: Buffer.from(JSON.stringify({ keys })) },
-  });
+  return entryField(1, idOfTrustDomain(bundle.trustDomain), Buffer.from(JSON.stringify({ keys })));
 }
 
 /** `ValidateJWTSVIDResponse` (Workload API §6.2.3). `aud` is always a list, whatever the token has. */
 export function encodeValidation(spiffeId: string, claims: JsonObject, audience: readonly string[]): Buffer {
-  return published.ValidateJWTSVID.responseSerialize({ spiffe_id: spiffeId, claims: structOf({ ...claims, aud: [...audience] }) });
+  return Buffer.concat([bytesField(1, spiffeId), messageField(2, structOf({ ...claims, aud: [...audience] }))]);
 }
 
-function structOf(object: JsonObject): object {
-  return { fields: Object.fromEntries(Object.entries(object).map(([name, value]) => [name, valueOf(value)])) };
+/** One entry of a map, whose key is a string. */
+function entryField(number: number, key: string, value: Buffer): Buffer {
+  return messageField(number, Buffer.concat([bytesField(1, key), bytesField(2, value)]));
 }
 
-function valueOf(value: Json): object {
-  if (value === null) return { nullValue: 0 };
-  if (typeof value === 'string') return { stringValue: value };
-  if (typeof value === 'number') return { numberValue: value };
-  if (typeof value === 'boolean') return { boolValue: value };
-  if (Array.isArray(value)) return { listValue: { values: value.map(valueOf) } };
-  return { structValue: structOf(value) };
+/** `google.protobuf.Struct`. */
+function structOf(object: JsonObject): Buffer {
+  return Buffer.concat(Object.entries(object).map(([name, value]) => entryField(1, name, valueOf(value))));
+}
+
+/** `google.protobuf.Value`: one of its members is there even where it is empty. */
+function valueOf(value: Json): Buffer {
+  if (value === null) return varintField(1, 0);
+  if (typeof value === 'number') return doubleField(2, value);
+  if (typeof value === 'string') return messageField(3, Buffer.from(value, 'utf8'));
+  if (typeof value === 'boolean') return varintField(4, value ? 1 : 0);
+  if (Array.isArray(value)) return messageField(6, Buffer.concat(value.map((item) => messageField(1, valueOf(item)))));
+  return messageField(5, structOf(value));
 }

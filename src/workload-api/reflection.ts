@@ -1,72 +1,115 @@
-import type { Server, ServerDuplexStream, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
-import type { PackageDefinition } from '@grpc/proto-loader';
-import { ReflectionService } from '@grpc/reflection';
+import { readFileSync } from 'node:fs';
+import type { Method, ServerCall } from '../grpc/call.ts';
+import { Message } from '../grpc/message.ts';
+import { bytesField, messageField, readFields, textOf, varintField, type Field } from '../grpc/protobuf.ts';
+import { Status } from '../grpc/status.ts';
 
-type Exchange = ServerDuplexStream<object, object>;
-type Handler = (stream: Exchange) => void;
+/** A FileDescriptorSet of everything in proto/, what it imports, and reflection itself; `make descriptors` makes it. */
+const DESCRIPTORS = new URL('../../proto/descriptors.binpb', import.meta.url);
 
-/** Server reflection, v1 and v1alpha (Workload Endpoint §6: SHOULD), for what `packages` describe. */
+const VERSIONS = ['grpc.reflection.v1', 'grpc.reflection.v1alpha'] as const;
+
+interface File {
+  readonly name: string;
+  readonly bytes: Buffer;
+  readonly dependencies: readonly string[];
+  readonly services: readonly string[];
+  /** Full names of all that is in it. */
+  readonly symbols: ReadonlySet<string>;
+}
+
+/** Server reflection, v1 and v1alpha (Workload Endpoint §6: SHOULD). It is for a person with a tool: nothing is read before one asks. */
 export class Reflection {
-  /** What the library would add to a server; it reads its files anew each time, so it is asked once. */
-  readonly #services: readonly (readonly [ServiceDefinition, UntypedServiceImplementation])[];
+  #read: ReadonlyMap<string, File> | undefined;
 
-  constructor(packages: PackageDefinition) {
-    const unpackaged = new Set(Object.keys(packages).filter((name) => !name.includes('.')));
-    const services: [ServiceDefinition, UntypedServiceImplementation][] = [];
-    new ReflectionService(packages).addToServer({
-      addService: (definition, implementation) => {
-        const handlers = Object.entries(implementation).map(([name, handler]) => [name, oneAtATime(handler as Handler, unpackaged)]);
-        services.push([definition, Object.fromEntries(handlers)]);
-      },
-    });
-    this.#services = services;
+  /** The methods by path. */
+  methods<C>(): [path: string, method: Method<C>][] {
+    return VERSIONS.map((version) => [
+      `/${version}.ServerReflection/ServerReflectionInfo`,
+      { kind: 'exchange', handle: (call, request) => this.#answer(call, request) },
+    ]);
   }
 
-  addToServer(server: Server): void {
-    for (const [definition, handlers] of this.#services) server.addService(definition, handlers);
+  get #files(): ReadonlyMap<string, File> {
+    this.#read ??= new Map([...readFields(readFileSync(DESCRIPTORS))].map(({ bytes }) => readFile(bytes)).map((file) => [file.name, file]));
+    return this.#read;
+  }
+
+  /** The next question is taken when this answer is on its way. */
+  #answer<C>(call: ServerCall<C>, request: Buffer): void {
+    const original = messageField(2, Buffer.from(request));
+    const answer = Buffer.concat([...[...readFields(request)].map((question) => this.#answerTo(question))]);
+    call.send(new Message(Buffer.concat([original, answer])), () => call.next());
+  }
+
+  /** The part of `ServerReflectionResponse` that answers one question of `ServerReflectionRequest`. */
+  #answerTo(question: Field): Buffer {
+    const files = [...this.#files.values()];
+    switch (question.number) {
+      case 1:
+        return bytesField(1, textOf(question));
+      case 3:
+        return this.#fileAnswer(this.#files.get(textOf(question)), question);
+      case 4:
+        return this.#fileAnswer(files.find(({ symbols }) => symbols.has(textOf(question).replace(/^\./, ''))), question);
+      case 7:
+        return messageField(6, Buffer.concat(files.flatMap(({ services }) => services).map((name) => messageField(1, bytesField(1, name)))));
+      case 5:
+      case 6:
+        return errorAnswer(Status.notFound, 'there are no extensions');
+      default:
+        return Buffer.alloc(0);
+    }
+  }
+
+  /** The file and all that it needs, each once. */
+  #fileAnswer(file: File | undefined, question: Field): Buffer {
+    if (file === undefined) return errorAnswer(Status.notFound, `unknown: ${textOf(question).slice(0, 128)}`);
+    const needed = new Set([file]);
+    for (const each of needed) {
+      for (const name of each.dependencies) {
+        const dependency = this.#files.get(name);
+        if (dependency !== undefined) needed.add(dependency);
+      }
+    }
+    return messageField(4, Buffer.concat([...needed].map(({ bytes }) => messageField(1, bytes))));
   }
 }
 
-interface Question {
-  readonly fileContainingSymbol?: string;
+function errorAnswer(code: number, text: string): Buffer {
+  return messageField(7, Buffer.concat([varintField(1, code), bytesField(2, text)]));
 }
 
-interface Answer {
-  readonly originalRequest?: Question;
-  readonly listServicesResponse?: { readonly service: readonly { readonly name: string }[] } | null;
+/** The parts of `FileDescriptorProto` that questions are about. */
+function readFile(bytes: Buffer): File {
+  const [name = ''] = textsOf(bytes, 1);
+  const [scope = ''] = textsOf(bytes, 2);
+  const services = partsOf(bytes, 6).map((service) => joined(scope, nameOf(service)));
+  const methods = partsOf(bytes, 6).flatMap((service) => partsOf(service, 2).map((method) => joined(joined(scope, nameOf(service)), nameOf(method))));
+  const symbols = new Set([...services, ...methods, ...partsOf(bytes, 4).flatMap((message) => symbolsOf(message, scope)), ...partsOf(bytes, 5).map((each) => joined(scope, nameOf(each)))]);
+  return { name, bytes, dependencies: textsOf(bytes, 3), services, symbols };
 }
 
-/**
- * The library answers each question at once, whether or not the answers are read: a caller that only asks would fill the memory.
- * Here the next question is taken when the last answer is on its way. It also puts a dot before the name of whatever is in no
- * package, as the Workload API is; here it is asked with that dot and answers without.
- */
-function oneAtATime(handler: Handler, unpackaged: ReadonlySet<string>): Handler {
-  return (stream) => {
-    let asked: Question = {};
-    const write = (answer: Answer): boolean => stream.write(withoutDots({ ...answer, originalRequest: asked }), () => stream.resume());
-    const facade = {
-      on: (name: string, listener: (value: object) => void) =>
-        stream.on(name, (value: object) => {
-          if (name !== 'data') return listener(value);
-          stream.pause();
-          asked = value;
-          listener(withDot(asked, unpackaged));
-        }),
-      write,
-      end: () => stream.end(),
-    };
-    handler(facade as unknown as Exchange);
-  };
+/** Of a `DescriptorProto`: itself, its fields, and what is declared in it. */
+function symbolsOf(message: Buffer, scope: string): readonly string[] {
+  const own = joined(scope, nameOf(message));
+  const members = [...partsOf(message, 2), ...partsOf(message, 4), ...partsOf(message, 8)].map((member) => joined(own, nameOf(member)));
+  return [own, ...members, ...partsOf(message, 3).flatMap((nested) => symbolsOf(nested, own))];
 }
 
-function withDot(question: Question, unpackaged: ReadonlySet<string>): Question {
-  const symbol = question.fileContainingSymbol ?? '';
-  return unpackaged.has(symbol.split('.')[0] ?? '') ? { ...question, fileContainingSymbol: `.${symbol}` } : question;
+function partsOf(message: Buffer, number: number): readonly Buffer[] {
+  return [...readFields(message)].filter((field) => field.number === number).map(({ bytes }) => bytes);
 }
 
-function withoutDots(answer: Answer): Answer {
-  const listed = answer.listServicesResponse;
-  if (listed === undefined || listed === null) return answer;
-  return { ...answer, listServicesResponse: { service: listed.service.map(({ name }) => ({ name: name.replace(/^\./, '') })) } };
+function textsOf(message: Buffer, number: number): readonly string[] {
+  return partsOf(message, number).map((bytes) => bytes.toString('utf8'));
+}
+
+/** The name is field 1 of every descriptor. */
+function nameOf(descriptor: Buffer): string {
+  return textsOf(descriptor, 1)[0] ?? '';
+}
+
+function joined(scope: string, name: string): string {
+  return scope === '' ? name : `${scope}.${name}`;
 }

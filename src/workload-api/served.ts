@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
 import type { EventBus, SvidKind } from '../events.ts';
+import type { Message } from '../grpc/message.ts';
 import type { Connection } from '../listener/connection.ts';
 import { whoOf } from '../listener/who.ts';
 import type { JwtSvid } from '../spiffe/svid.ts';
@@ -20,8 +21,8 @@ export class Served {
   }
 
   /** A state was written to a stream. */
-  state(bytes: Buffer): void {
-    const svids = servedIn(bytes);
+  state(state: Message): void {
+    const svids = servedIn(state);
     if (svids.length === 0) return;
     this.#first('x509');
     this.#tools.events.publish('served', { kind: 'x509', method: this.#method, svids, ...whoOf(this.#connection.caller) });

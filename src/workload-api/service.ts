@@ -1,8 +1,9 @@
-import type { Metadata, sendUnaryData, ServerUnaryCall, ServerWritableStream, UntypedServiceImplementation } from '@grpc/grpc-js';
 import { assertSameProcess, type Caller } from '../attestation/caller.ts';
 import type { Clock } from '../clock.ts';
 import { isSignetError, messageOf } from '../errors.ts';
 import type { EventBus } from '../events.ts';
+import type { Method, ServerCall } from '../grpc/call.ts';
+import { Message } from '../grpc/message.ts';
 import type { Entitlements } from '../identity/entitlements.ts';
 import type { JwtIdentities } from '../identity/jwt-identities.ts';
 import type { X509Identities } from '../identity/x509-identities.ts';
@@ -18,7 +19,9 @@ import type { UnknownKeyWaits } from '../trust/unknown-key-waits.ts';
 import { FeedSwitch } from './feed-switch.ts';
 import { BundleFeeds, withDistinctHints, X509SvidFeeds, type Feed } from './feeds.ts';
 import { Gate } from './gate.ts';
-import { encodeJwtBundles, encodeJwtSvids, encodeValidation, encodeX509Bundles } from './messages.ts';
+import {
+  encodeJwtBundles, encodeJwtSvids, encodeValidation, encodeX509Bundles, readJwtSvidRequest, readValidateRequest, type JwtSvidRequest, type ValidateRequest,
+} from './messages.ts';
 import { Served } from './served.ts';
 import { RefusedCall, refusalOf, refusals, type Refusal } from './status.ts';
 import { StateStream } from './stream.ts';
@@ -47,35 +50,24 @@ export interface ServiceTools {
   readonly events: EventBus;
 }
 
-/** What is needed of a call, whichever kind it is. */
-interface Call {
-  readonly metadata: Metadata;
-  getPeer(): string;
-}
+type Call = ServerCall<Connection>;
 
 /** A reason of its own: without one, every abort makes an exception with a stack. */
 const OVER = new RefusedCall(refusals.callerGone);
 
-type ConnectionOf = (call: Call) => Connection | undefined;
-
-interface JwtRequest {
-  readonly audience: readonly string[];
-  readonly spiffe_id: string;
-}
-
-interface ValidateRequest {
-  readonly audience: string;
-  readonly svid: string;
-}
+const PREFIX = '/SpiffeWorkloadAPI/';
 
 /** Workload Endpoint §4.1: the one header and the one value. */
 const SECURITY_HEADER = 'workload.spiffe.io';
 
 /** An answer to a unary call, and the tokens that stand in it. */
 interface Answer {
-  readonly bytes: Buffer;
+  readonly message: Message;
   readonly svids?: readonly JwtSvid[];
 }
+
+/** Opens the feed that a stream follows. */
+type OpenFeed = (ready: Ready, entries: readonly Entry[], onChange: () => void) => Feed;
 
 interface Ready extends Backend {
   readonly x509Svids: X509SvidFeeds;
@@ -105,30 +97,47 @@ export class WorkloadApi {
     });
   }
 
-  /** The handlers, for calls whose connection `connectionOf` finds. */
-  handlers(connectionOf: ConnectionOf): UntypedServiceImplementation {
-    return {
-      FetchX509SVID: (call: ServerWritableStream<object, Buffer>) =>
-        this.#stream('FetchX509SVID', call, connectionOf, (ready, entries, onChange) => ready.x509Svids.open(entries, onChange)),
-      FetchX509Bundles: (call: ServerWritableStream<object, Buffer>) =>
-        this.#stream('FetchX509Bundles', call, connectionOf, (ready, _entries, onChange) => ready.x509Bundles.open(onChange)),
-      FetchJWTBundles: (call: ServerWritableStream<object, Buffer>) =>
-        this.#stream('FetchJWTBundles', call, connectionOf, (ready, _entries, onChange) => ready.jwtBundles.open(onChange)),
-      FetchJWTSVID: (call: ServerUnaryCall<JwtRequest, Buffer>, answer: sendUnaryData<Buffer>) =>
-        this.#answer('FetchJWTSVID', call, connectionOf, answer, (ready, entries) => this.#fetchJwt(ready, entries, call.request)),
-      ValidateJWTSVID: (call: ServerUnaryCall<ValidateRequest, Buffer>, answer: sendUnaryData<Buffer>) =>
-        this.#answer('ValidateJWTSVID', call, connectionOf, answer, (ready) => this.#validateInTime(ready, call.request, connectionOf(call)?.caller.owner ?? '')),
-      FetchWITSVID: (call: ServerWritableStream<object, Buffer>) => this.#refuseWit('FetchWITSVID', call, connectionOf),
-      FetchWITBundles: (call: ServerWritableStream<object, Buffer>) => this.#refuseWit('FetchWITBundles', call, connectionOf),
-    };
+  /** The methods by path. */
+  methods(): [path: string, method: Method<Connection>][] {
+    const stream = (name: string, open: OpenFeed): [string, Method<Connection>] => [
+      `${PREFIX}${name}`, { kind: 'server-stream', handle: (call) => this.#stream(name, call, open) },
+    ];
+    const refused = (name: string): [string, Method<Connection>] => [`${PREFIX}${name}`, { kind: 'server-stream', handle: (call) => this.#refuseWit(name, call) }];
+    return [
+      stream('FetchX509SVID', (ready, entries, onChange) => ready.x509Svids.open(entries, onChange)),
+      stream('FetchX509Bundles', (ready, _entries, onChange) => ready.x509Bundles.open(onChange)),
+      stream('FetchJWTBundles', (ready, _entries, onChange) => ready.jwtBundles.open(onChange)),
+      [`${PREFIX}FetchJWTSVID`, {
+        kind: 'unary',
+        handle: (call, message) => {
+          const request = readJwtSvidRequest(message);
+          this.#answer('FetchJWTSVID', call, (ready, entries) => this.#fetchJwt(ready, entries, request));
+        },
+      }],
+      [`${PREFIX}ValidateJWTSVID`, {
+        kind: 'unary',
+        handle: (call, message) => {
+          const request = readValidateRequest(message);
+          this.#answer('ValidateJWTSVID', call, (ready) => this.#validateInTime(ready, request, call.connection.caller.owner));
+        },
+      }],
+      refused('FetchWITSVID'),
+      refused('FetchWITBundles'),
+    ];
   }
 
-  #fetchJwt(ready: Ready, entries: readonly Entry[], request: JwtRequest): Answer | Promise<Answer> {
+  #fetchJwt(ready: Ready, entries: readonly Entry[], request: JwtSvidRequest): Answer | Promise<Answer> {
     const audience = this.#checkAudience(request.audience);
-    const chosen = withDistinctHints(choose(entries, request.spiffe_id));
+    const chosen = withDistinctHints(choose(entries, request.spiffeId));
+    const [only] = chosen;
+    if (only !== undefined && chosen.length === 1) {
+      const svid = ready.jwt.fetch(only, audience);
+      if (!(svid instanceof Promise)) return tokenAnswer(svid, only.hint);
+      return this.#inTime(svid).then((fetched) => tokenAnswer(fetched, only.hint));
+    }
     const svids = chosen.map((entry) => ready.jwt.fetch(entry, audience));
     const encode = (fetched: readonly JwtSvid[]): Answer => ({
-      bytes: encodeJwtSvids(fetched.map((svid, index) => ({ svid, hint: chosen[index]?.hint ?? '' }))),
+      message: new Message(encodeJwtSvids(fetched.map((svid, index) => ({ svid, hint: chosen[index]?.hint ?? '' })))),
       svids: fetched,
     });
     if (svids.every((svid): svid is JwtSvid => !(svid instanceof Promise))) return encode(svids);
@@ -162,7 +171,7 @@ export class WorkloadApi {
     if (request.svid.length > this.#limits.tokenBytes) throw new RefusedCall(refusals.longToken);
     try {
       const valid = validateJwt(request.svid, request.audience, (name) => ready.trust.bundleOf(name), this.#tools.clock.now());
-      return { bytes: encodeValidation(valid.id, valid.claims, valid.audience) };
+      return { message: new Message(encodeValidation(valid.id, valid.claims, valid.audience)) };
     } catch (error) {
       if (isSignetError(error, 'expired_token')) throw new RefusedCall(refusals.expiredToken, { cause: error });
       if (isSignetError(error, 'invalid_token')) throw new RefusedCall(refusals.badToken, { cause: error });
@@ -171,26 +180,16 @@ export class WorkloadApi {
   }
 
   /** A unary call. ValidateJWTSVID needs no identity: it tells nothing that the public bundle would not. */
-  #answer(
-    method: 'FetchJWTSVID' | 'ValidateJWTSVID',
-    call: ServerUnaryCall<unknown, Buffer>,
-    connectionOf: ConnectionOf,
-    answer: sendUnaryData<Buffer>,
-    make: (ready: Ready, entries: readonly Entry[]) => Answer | Promise<Answer>,
-  ): void {
-    const connection = connectionOf(call) ?? goneAlready();
-    const { caller } = connection;
-    const served = new Served(method, connection, this.#tools);
-    const send = ({ bytes, svids }: Answer): void => {
+  #answer(method: 'FetchJWTSVID' | 'ValidateJWTSVID', call: Call, make: (ready: Ready, entries: readonly Entry[]) => Answer | Promise<Answer>): void {
+    const { caller } = call.connection;
+    const served = new Served(method, call.connection, this.#tools);
+    const send = ({ message, svids }: Answer): void => {
+      if (call.isOver) return;
       if (this.#tools.kernel.hasExited(caller.pidfd)) throw new RefusedCall(refusals.callerGone);
-      answer(null, bytes);
+      call.answer(message);
       if (svids !== undefined) served.tokens(svids);
     };
-    const refuse = (error: unknown): void => {
-      const refusal = refusalOf(error);
-      this.#refused(method, caller, refusal, error);
-      answer({ code: refusal.code, details: refusal.details });
-    };
+    const refuse = (error: unknown): void => this.#end(method, call, refusalOf(error), error);
     try {
       checkHeader(call);
       const ready = this.#gate.value;
@@ -210,13 +209,8 @@ export class WorkloadApi {
     return make(ready, method === 'FetchJWTSVID' ? some(entries) : entries);
   }
 
-  #stream(
-    method: string,
-    call: ServerWritableStream<object, Buffer>,
-    connectionOf: ConnectionOf,
-    open: (ready: Ready, entries: readonly Entry[], onChange: () => void) => Feed,
-  ): void {
-    const connection = connectionOf(call) ?? goneAlready();
+  #stream(method: string, call: Call, open: OpenFeed): void {
+    const { connection } = call;
     const { caller } = connection;
     const served = new Served(method, connection, this.#tools);
     const stream = new StateStream(
@@ -227,19 +221,15 @@ export class WorkloadApi {
       (state) => served.state(state),
     );
     const over = new AbortController();
-    call.on('cancelled', () => over.abort(OVER));
-    over.signal.addEventListener('abort', () => stream.end());
+    call.onClosed(() => {
+      stream.end();
+      over.abort(OVER);
+    });
     void this.#follow(call, caller, stream, over.signal, open).catch((error: unknown) => stream.refuse(refusalOf(error), error));
   }
 
   /** Keeps a stream at the state of whatever its caller is entitled to, until it ends. */
-  async #follow(
-    call: Call,
-    caller: Caller,
-    stream: StateStream,
-    over: AbortSignal,
-    open: (ready: Ready, entries: readonly Entry[], onChange: () => void) => Feed,
-  ): Promise<void> {
+  async #follow(call: Call, caller: Caller, stream: StateStream, over: AbortSignal, open: OpenFeed): Promise<void> {
     checkHeader(call);
     const ready = await this.#ready();
     await ready.entitlements.of(caller);
@@ -265,12 +255,15 @@ export class WorkloadApi {
     entitle();
   }
 
-  #refuseWit(method: string, call: ServerWritableStream<object, Buffer>, connectionOf: ConnectionOf): void {
-    const { caller } = connectionOf(call) ?? goneAlready();
+  #refuseWit(method: string, call: Call): void {
     // The header is checked first: its rule is that of the endpoint, whatever the service (Workload Endpoint §4.1, §6).
-    const refusal = hasHeader(call) ? refusals.witUnimplemented : refusals.missingHeader;
-    this.#refused(method, caller, refusal);
-    call.emit('error', { code: refusal.code, details: refusal.details });
+    this.#end(method, call, hasHeader(call) ? refusals.witUnimplemented : refusals.missingHeader);
+  }
+
+  #end(method: string, call: Call, refusal: Refusal, error?: unknown): void {
+    if (call.isOver) return;
+    this.#refused(method, call.connection.caller, refusal, error);
+    call.refuse(refusal);
   }
 
   async #ready(): Promise<Ready> {
@@ -297,9 +290,15 @@ export class WorkloadApi {
   }
 }
 
-/** grpc-js ends the call for whatever is thrown here; nobody reads the end any more. */
-function goneAlready(): never {
-  throw new RefusedCall(refusals.callerGone);
+/** Tokens are asked for again and again: what is sent is made once for each. */
+const tokenMessages = new WeakMap<JwtSvid, { readonly hint: string; readonly answer: Answer }>();
+
+function tokenAnswer(svid: JwtSvid, hint: string): Answer {
+  const known = tokenMessages.get(svid);
+  if (known?.hint === hint) return known.answer;
+  const answer = { message: new Message(encodeJwtSvids([{ svid, hint }])), svids: [svid] };
+  tokenMessages.set(svid, { hint, answer });
+  return answer;
 }
 
 function checkHeader(call: Call): void {
@@ -308,7 +307,7 @@ function checkHeader(call: Call): void {
 
 /** Exactly one value, exactly `true` (WE-08). */
 function hasHeader(call: Call): boolean {
-  const values = call.metadata.get(SECURITY_HEADER);
+  const values = call.metadata(SECURITY_HEADER);
   return values.length === 1 && values[0] === 'true';
 }
 

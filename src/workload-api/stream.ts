@@ -1,9 +1,10 @@
-import type { ServerWritableStream } from '@grpc/grpc-js';
+import type { ServerCall } from '../grpc/call.ts';
+import type { Message } from '../grpc/message.ts';
 import type { Connection } from '../listener/connection.ts';
 import { refusalOf, type Refusal } from './status.ts';
 
 /** The side of one response stream that writes. */
-export type Writable = Pick<ServerWritableStream<unknown, Buffer>, 'write' | 'emit' | 'on' | 'cancelled'>;
+export type Writable = Pick<ServerCall<unknown>, 'send' | 'refuse'>;
 
 /**
  * Writes the newest state to one stream. While the reader has not taken the last message nothing is written; when it has, it gets
@@ -14,10 +15,10 @@ export class StateStream {
   readonly #connection: Connection;
   readonly #beforeWrite: () => void;
   readonly #onRefused: (refusal: Refusal, error?: unknown) => void;
-  readonly #onWritten: (state: Buffer) => void;
+  readonly #onWritten: (state: Message) => void;
   readonly #flushBound = (): void => this.#flush();
-  #newest: Buffer | undefined;
-  #sent: Buffer | undefined;
+  #newest: Message | undefined;
+  #sent: Message | undefined;
   #isWriting = false;
   #hasEnded = false;
 
@@ -27,7 +28,7 @@ export class StateStream {
     connection: Connection,
     beforeWrite: () => void,
     onRefused: (refusal: Refusal, error?: unknown) => void,
-    onWritten: (state: Buffer) => void = () => undefined,
+    onWritten: (state: Message) => void = () => undefined,
   ) {
     this.#call = call;
     this.#connection = connection;
@@ -41,8 +42,8 @@ export class StateStream {
     return this.#newest !== undefined;
   }
 
-  /** Makes `state` what the reader should have. The same bytes twice are written once. */
-  offer(state: Buffer): void {
+  /** Makes `state` what the reader should have. The same message twice is written once. */
+  offer(state: Message): void {
     this.#newest = state;
     this.#flush();
   }
@@ -52,7 +53,7 @@ export class StateStream {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
     this.#onRefused(refusal, error);
-    this.#call.emit('error', { code: refusal.code, details: refusal.details });
+    this.#call.refuse(refusal);
   }
 
   /** The call is over: nothing is written any more. */
@@ -74,7 +75,7 @@ export class StateStream {
     this.#write(state);
   }
 
-  #write(state: Buffer): void {
+  #write(state: Message): void {
     try {
       this.#beforeWrite();
     } catch (error) {
@@ -82,7 +83,7 @@ export class StateStream {
     }
     this.#isWriting = true;
     this.#sent = state;
-    this.#call.write(state, () => {
+    this.#call.send(state, () => {
       this.#isWriting = false;
       this.#flush();
     });

@@ -1,5 +1,5 @@
-import { PREFACE, settingsFrame } from '../../src/listener/http2-frames.ts';
-import { data, headers, SETTINGS_ACK } from './http2-wire.ts';
+import { FrameType, PREFACE, settingsFrame } from '../../src/http2/frames.ts';
+import { frame, headers, SETTINGS_ACK } from './http2-wire.ts';
 import { call, callBlock, FETCH_X509, HEALTH_CHECK, HostileConnection, inParallel, newHeard, reset, untilQuiet, waitUntil, type Target } from './hostile-wire.ts';
 
 /** Attacks with connections. Each resolves once it holds, with what it was told; its connections stay open until its process ends. */
@@ -36,9 +36,9 @@ export const connectionAttacks = {
     return { open: openOf(all) };
   },
 
-  /** As much as fits before the first request. */
+  /** As much as is kept before the first request: a header frame that lacks its last octet. */
   fullPreludes: async ({ socketPath, count = 1_500 }: Target) => {
-    const filler = Buffer.concat(Array.from({ length: 7 }, () => data(1, Buffer.alloc(16_384))));
+    const filler = frame(FrameType.headers, 0, 1, Buffer.alloc(16_384)).subarray(0, -1);
     const all = await inParallel(count, 20, async () => {
       const connection = await HostileConnection.connect(socketPath);
       await connection.send(PREFACE, settingsFrame([]), filler);

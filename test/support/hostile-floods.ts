@@ -1,4 +1,4 @@
-import { Flag, FrameType, PREFACE, settingsFrame } from '../../src/listener/http2-frames.ts';
+import { Flag, FrameType, PREFACE, settingsFrame } from '../../src/http2/frames.ts';
 import { data, frame, grpcRequest, headers, integer, SETTINGS_ACK, WireEncoder } from './http2-wire.ts';
 import { call, callBlock, FETCH_JWT, FETCH_X509, HEALTH_CHECK, HostileConnection, jwtRequest, REFLECT, reset, tally, type Heard, type Target } from './hostile-wire.ts';
 
@@ -22,9 +22,9 @@ async function flood(connection: HostileConnection, count: number, bytes: () => 
 }
 
 /** A connection whose first call has been answered; `deaf`: from then on it reads nothing. */
-async function begun(socketPath: string, authority = 'localhost', deaf = false): Promise<HostileConnection> {
+async function begun(socketPath: string, deaf = false): Promise<HostileConnection> {
   const connection = await HostileConnection.open(socketPath);
-  const block = new WireEncoder().block(grpcRequest(HEALTH_CHECK, authority));
+  const block = new WireEncoder().block(grpcRequest(HEALTH_CHECK, 'localhost'));
   await connection.send(headers(connection.stream(), block), data(1, Buffer.alloc(5), true));
   await connection.until(() => connection.heard.endings['0 OK'] === 1);
   if (deaf) connection.socket.pause();
@@ -32,13 +32,13 @@ async function begun(socketPath: string, authority = 'localhost', deaf = false):
 }
 
 /** A table entry of 4,000 octets in the first block, and then 4,000 references to it in a block of as many octets. */
-async function hpackBomb(socketPath: string, authority: string, count: number): Promise<Record<string, unknown>> {
+async function hpackBomb(socketPath: string, count: number): Promise<Record<string, unknown>> {
   const encoder = new WireEncoder();
   const connection = await HostileConnection.open(socketPath);
   const spelling = { whole: false, indexedName: false, indexing: 'incremental', huffman: false } as const;
-  const first = Buffer.concat([encoder.block(grpcRequest(HEALTH_CHECK, authority)), encoder.field(['x-bomb', 'b'.repeat(4_000)], spelling)]);
+  const first = Buffer.concat([encoder.block(grpcRequest(HEALTH_CHECK, 'localhost')), encoder.field(['x-bomb', 'b'.repeat(4_000)], spelling)]);
   await connection.send(headers(connection.stream(), first), data(1, Buffer.alloc(5), true));
-  const bomb = Buffer.concat([new WireEncoder().block(grpcRequest(HEALTH_CHECK, authority)), Buffer.alloc(4_000, integer(0x80, 7, 62))]);
+  const bomb = Buffer.concat([new WireEncoder().block(grpcRequest(HEALTH_CHECK, 'localhost')), Buffer.alloc(4_000, integer(0x80, 7, 62))]);
   for (let sent = 0; sent < count && connection.isOpen; sent += 1) await connection.send(headers(connection.stream(), bomb, { endStream: true }));
   await connection.until(() => connection.heard.resets['11'] === count, 5_000);
   return { ...connection.heard, open: connection.isOpen };
@@ -77,7 +77,7 @@ export const floodAttacks = {
     return flood(connection, count, () => frame(FrameType.continuation, 0, stream, part));
   },
 
-  /** The same as the first request, where the agent itself puts header blocks together. */
+  /** The same as the first request. */
   continuationFirst: async ({ socketPath, count = 20_000 }: Target) => {
     const connection = await HostileConnection.connect(socketPath);
     connection.socket.resume();
@@ -85,23 +85,11 @@ export const floodAttacks = {
     return flood(connection, count, () => frame(FrameType.continuation, 0, 1));
   },
 
-  /** The same where header blocks are rewritten. */
-  continuationRewritten: async ({ socketPath, count = 20_000 }: Target) => {
-    const connection = await begun(socketPath, '/run/api.sock');
-    const stream = connection.stream();
-    await connection.send(frame(FrameType.headers, 0, stream, callBlock(FETCH_X509)));
-    return flood(connection, count, () => frame(FrameType.continuation, 0, stream));
-  },
-
   /** SETTINGS whose ACKs nobody reads (CVE-2019-9515). */
-  settings: async ({ socketPath, count = 100_000 }: Target) => flood(await begun(socketPath, 'localhost', true), count, () => settingsFrame([[4, 65_535]])),
+  settings: async ({ socketPath, count = 100_000 }: Target) => flood(await begun(socketPath, true), count, () => settingsFrame([[4, 65_535]])),
 
   /** PINGs whose ACKs nobody reads (CVE-2019-9512). */
-  ping: async ({ socketPath, count = 100_000 }: Target) => flood(await begun(socketPath, 'localhost', true), count, () => frame(FrameType.ping, 0, 0, Buffer.alloc(8))),
-
-  /** The same over a rewritten connection, whose bytes go through the agent's own stream. */
-  pingRewritten: async ({ socketPath, count = 100_000 }: Target) =>
-    flood(await begun(socketPath, '/run/api.sock', true), count, () => frame(FrameType.ping, 0, 0, Buffer.alloc(8))),
+  ping: async ({ socketPath, count = 100_000 }: Target) => flood(await begun(socketPath, true), count, () => frame(FrameType.ping, 0, 0, Buffer.alloc(8))),
 
   /** PRIORITY for streams that do not exist (CVE-2019-9513). */
   priority: async ({ socketPath, count = 100_000 }: Target) => {
@@ -124,10 +112,7 @@ export const floodAttacks = {
   /** Frames of types that nobody knows, which must be ignored (RFC 9113 §5.5). */
   unknownFrames: async ({ socketPath, count = 50_000 }: Target) => flood(await begun(socketPath), count, () => frame(0xbe, Flag.endStream, 0, Buffer.alloc(64))),
 
-  hpackBomb: ({ socketPath, count = 200 }: Target) => hpackBomb(socketPath, 'localhost', count),
-
-  /** The same where the agent decodes and encodes header blocks itself. */
-  hpackBombRewritten: ({ socketPath, count = 200 }: Target) => hpackBomb(socketPath, '/run/api.sock', count),
+  hpackBomb: ({ socketPath, count = 200 }: Target) => hpackBomb(socketPath, count),
 
   /** Calls as fast as they are answered, over 32 connections: more than an owner's rate. */
   callFlood: async ({ socketPath, count = 40_000 }: Target) => {

@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import net from 'node:net';
-import { HpackDecoder } from '../../src/listener/hpack.ts';
+import { HpackDecoder } from '../../src/http2/hpack.ts';
 import {
   Flag, FRAME_HEADER_BYTES, FrameType, MAX_FRAME_BYTES, PREFACE, readFrameHeader, Setting, settingsFrame, type FrameHeader,
-} from '../../src/listener/http2-frames.ts';
+} from '../../src/http2/frames.ts';
 import { data, frame, grpcMessage, grpcRequest, headers, SETTINGS_ACK, WireEncoder, type Field } from './http2-wire.ts';
 
 /** What an attacker was told, in numbers. */
@@ -131,7 +131,7 @@ export class HostileConnection {
     if (header.type === FrameType.headers) {
       const fields = new Map(this.#decoder.decode(payload).map(({ name, value }) => [name, value]));
       const status = fields.get('grpc-status');
-      if (status !== undefined) tally(heard.endings, `${status} ${fields.get('grpc-message') ?? ''}`);
+      if (status !== undefined) tally(heard.endings, `${status} ${fields.get('grpc-message') ?? (status === '0' ? 'OK' : '')}`);
       else if ((header.flags & Flag.endStream) !== 0) tally(heard.endings, `http ${fields.get(':status')}`);
     } else if (header.type === FrameType.data && header.length > 0) heard.messages += 1;
     else if (header.type === FrameType.rstStream) tally(heard.resets, String(payload.readUInt32BE(0)));

@@ -1,15 +1,10 @@
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
 import net from 'node:net';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
 
-import { SystemClock } from '../../src/clock.ts';
-import { HpackDecoder, HUFFMAN_CODE_LENGTHS, STATIC_TABLE } from '../../src/listener/hpack.ts';
+import { HpackDecoder, HUFFMAN_CODE_LENGTHS, STATIC_TABLE } from '../../src/http2/hpack.ts';
 import {
   FRAME_HEADER_BYTES, FrameType, Flag, PREFACE, readFrameHeader, writeFrameHeader, type FrameHeader,
-} from '../../src/listener/http2-frames.ts';
-import { openHttp2, type OpenedConnection, type PreludeOptions } from '../../src/listener/prelude.ts';
+} from '../../src/http2/frames.ts';
 
 /** Name and value, one character per octet. */
 export type Field = readonly [name: string, value: string];
@@ -253,56 +248,6 @@ export class WireClient {
     const changed = this.#changed;
     this.#changed = Promise.withResolvers();
     changed.resolve();
-  }
-}
-
-export const PRELUDE_DEFAULTS: PreludeOptions = {
-  clock: new SystemClock(), timeoutMs: 30_000, maxBytes: 131_072, maxConcurrentStreams: 100, maxHeaderBytes: 65_536,
-};
-
-/** A Unix socket whose connections go through the prelude to `handOver`. Outcomes are kept in the order of the connections. */
-export class PreludeServer {
-  readonly socketPath: string;
-  readonly sockets: net.Socket[] = [];
-  readonly #server: net.Server;
-  readonly #directory: string;
-  readonly #outcomes: PromiseWithResolvers<PromiseSettledResult<OpenedConnection>>[] = [];
-
-  private constructor(directory: string, handOver: (stream: OpenedConnection['stream']) => void, options: Partial<PreludeOptions>) {
-    this.#directory = directory;
-    this.socketPath = path.join(directory, 's');
-    this.#server = net.createServer((socket) => {
-      const place = this.sockets.push(socket) - 1;
-      openHttp2(socket, { ...PRELUDE_DEFAULTS, ...options }).then(
-        (value) => {
-          handOver(value.stream);
-          this.#outcome(place).resolve({ status: 'fulfilled', value });
-        },
-        (reason: unknown) => this.#outcome(place).resolve({ status: 'rejected', reason }),
-      );
-    });
-  }
-
-  static async start(handOver: (stream: OpenedConnection['stream']) => void, options: Partial<PreludeOptions> = {}): Promise<PreludeServer> {
-    const server = new PreludeServer(await mkdtemp(path.join(tmpdir(), 'prelude-')), handOver, options);
-    server.#server.listen(server.socketPath);
-    await once(server.#server, 'listening');
-    return server;
-  }
-
-  /** What became of connection number `place`, counted from 0; waits for it. */
-  outcome(place = 0): Promise<PromiseSettledResult<OpenedConnection>> {
-    return this.#outcome(place).promise;
-  }
-
-  async close(): Promise<void> {
-    for (const socket of this.sockets) socket.destroy();
-    await new Promise((resolve) => this.#server.close(resolve));
-    await rm(this.#directory, { recursive: true });
-  }
-
-  #outcome(place: number): PromiseWithResolvers<PromiseSettledResult<OpenedConnection>> {
-    return (this.#outcomes[place] ??= Promise.withResolvers());
   }
 }
 

@@ -1,4 +1,4 @@
-import { Flag, FrameType } from '../../src/listener/http2-frames.ts';
+import { Flag, FrameType } from '../../src/http2/frames.ts';
 import { CLIENT_SETTINGS, data, frame, grpcMessage, grpcRequest, headers, SETTINGS_ACK, WireEncoder, type WireClient } from './http2-wire.ts';
 
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');

@@ -3,6 +3,7 @@ import type { ServiceDefinition } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import test from 'ava';
 import { jwtAuthority, newKeyPair } from '../../src/authority/keys.ts';
+import { Message } from '../../src/grpc/message.ts';
 import { X509Identities } from '../../src/identity/x509-identities.ts';
 import type { TrustBundle } from '../../src/spiffe/bundle.ts';
 import type { Entry } from '../../src/spiffe/entry.ts';
@@ -42,8 +43,8 @@ interface Svids {
   readonly svids: readonly { readonly spiffe_id: string; readonly bundle: Buffer; readonly hint: string; readonly x509_svid: Buffer }[];
 }
 
-function decoded(bytes: Buffer | undefined): Svids {
-  return published['FetchX509SVID']!.responseDeserialize(bytes!) as Svids;
+function decoded(message: Message | undefined): Svids {
+  return published['FetchX509SVID']!.responseDeserialize(message!.content) as Svids;
 }
 
 test('a message is made once for all readers of the same entries, and again only when something in it changes', async (t) => {
@@ -136,8 +137,8 @@ class ScriptedFeed implements Feed {
     this.onChange = onChange;
   }
 
-  latest(): Buffer | undefined {
-    return this.state === undefined ? undefined : Buffer.from(this.state);
+  latest(): Message | undefined {
+    return this.state === undefined ? undefined : new Message(Buffer.from(this.state));
   }
 
   close(): void {
@@ -153,7 +154,7 @@ class ScriptedFeed implements Feed {
 function switched(): { feeds: ScriptedFeed[]; offered: string[]; turn: FeedSwitch } {
   const feeds: ScriptedFeed[] = [];
   const offered: string[] = [];
-  const stream = { offer: (state: Buffer) => void offered.push(state.toString()) } as unknown as StateStream;
+  const stream = { offer: (state: Message) => void offered.push(state.content.toString()) } as unknown as StateStream;
   const turn = new FeedSwitch(stream, (_entries, onChange) => {
     const feed = new ScriptedFeed(onChange);
     feeds.push(feed);

@@ -1,36 +1,36 @@
-import { EventEmitter } from 'node:events';
-import { status } from '@grpc/grpc-js';
 import test from 'ava';
 import { SignetError } from '../../src/errors.ts';
+import { Message } from '../../src/grpc/message.ts';
+import { Status, type CallStatus } from '../../src/grpc/status.ts';
 import type { Connection } from '../../src/listener/connection.ts';
 import { refusals, type Refusal } from '../../src/workload-api/status.ts';
 import { StateStream, type Writable } from '../../src/workload-api/stream.ts';
 
 /** The writing side of a call and of its connection, whose reader takes messages when the test says so. */
-class Reader extends EventEmitter {
+class Reader {
   readonly written: string[] = [];
-  readonly ended: { code: status; details: string }[] = [];
+  readonly ended: { code: number; details: string }[] = [];
   readonly refused: Refusal[] = [];
   readonly stream: StateStream;
-  readonly cancelled = false;
   isDrained = true;
   failure: Error | undefined;
   #taken: (() => void) | undefined;
   #resume: (() => void) | undefined;
 
   constructor() {
-    super();
-    this.on('error', (end: { code: status; details: string }) => this.ended.push(end));
     const check = (): void => {
       if (this.failure !== undefined) throw this.failure;
     };
     this.stream = new StateStream(this as unknown as Writable, this as unknown as Connection, check, (refusal) => this.refused.push(refusal));
   }
 
-  write(bytes: Buffer, taken: () => void): boolean {
-    this.written.push(bytes.toString());
+  send(message: Message, taken: () => void): void {
+    this.written.push(message.content.toString());
     this.#taken = taken;
-    return true;
+  }
+
+  refuse({ code, details }: CallStatus): void {
+    this.ended.push({ code, details });
   }
 
   whenDrained(resume: () => void): void {
@@ -38,7 +38,7 @@ class Reader extends EventEmitter {
   }
 
   offer(state: string): void {
-    this.stream.offer(Buffer.from(state));
+    this.stream.offer(new Message(Buffer.from(state)));
   }
 
   /** What was written is on its way. */
@@ -62,7 +62,7 @@ test('WA-12: the first message is written at once, even when the connection has 
   t.true(reader.stream.hasState);
 });
 
-test('WA-10: the same bytes are not written again, be they the same buffer or another one', (t) => {
+test('WA-10: the same bytes are not written again, be they the same message or another one', (t) => {
   const reader = new Reader();
   for (let times = 0; times < 3; times += 1) {
     reader.offer('1');
@@ -109,7 +109,7 @@ test('WE-19: nothing is written to a caller that is not the one that connected; 
   reader.failure = new SignetError('caller_changed', 'it has another uid');
   reader.offer('2');
   t.deepEqual(reader.written, ['1']);
-  t.deepEqual(reader.ended, [{ code: status.UNAVAILABLE, details: 'workload attestation failed' }]);
+  t.deepEqual(reader.ended, [{ code: Status.unavailable, details: 'workload attestation failed' }]);
   t.deepEqual(reader.refused, [refusals.callerChanged]);
 });
 
@@ -121,7 +121,7 @@ test('after a refusal nothing is written, and it is told once', (t) => {
   reader.offer('2');
   reader.pass();
   t.deepEqual(reader.written, ['1']);
-  t.deepEqual(reader.ended, [{ code: status.PERMISSION_DENIED, details: 'no identity issued' }]);
+  t.deepEqual(reader.ended, [{ code: Status.permissionDenied, details: 'no identity issued' }]);
 });
 
 test('after its end nothing is written and nothing refused', (t) => {

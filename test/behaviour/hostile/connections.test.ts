@@ -33,7 +33,7 @@ testIf(needsRoot, 'slowloris: whoever sends one octet after another runs into pr
 testIf(needsRoot, 'what an owner sends before the first request is complete is bounded over all of its connections', async (t) => {
   const field = await Field.open(t);
   await field.siege(t, 'fullPreludes', { most: 64, check: (facts) => t.is(facts['connected'], 1_500) });
-  await field.refused('prelude_bytes', STRANGER, /more than 24576 bytes/);
+  await field.refused('prelude_bytes', STRANGER, /more bytes of unfinished requests/);
 });
 
 testIf(needsRoot, '2,000 callers that die in the middle, at every stage, leave nothing behind', async (t) => {

@@ -178,7 +178,7 @@ function sizeOf(field: HeaderField): number {
   return field.name.length + field.value.length + FIELD_OVERHEAD;
 }
 
-/** Decodes the header blocks of one direction of one connection, in their order (RFC 7541). Not to be used after an error. */
+/** Decodes the header blocks of one direction of one connection, in their order (RFC 7541). Not to be used after `malformed_http2`. */
 export class HpackDecoder {
   readonly #limits: HpackLimits;
   /** The newest first. */
@@ -193,7 +193,8 @@ export class HpackDecoder {
 
   /**
    * @throws {SignetError} `malformed_http2`: not a header block, to be answered with COMPRESSION_ERROR (RFC 9113 §4.3).
-   * @throws {SignetError} `limit_exceeded`: the list is larger than `maxHeaderListSize`.
+   * @throws {SignetError} `limit_exceeded`: the list is larger than `maxHeaderListSize`. It was read to its end all the same, so that
+   * the next block can be decoded.
    */
   decode(block: Buffer): HeaderField[] {
     const reader = new BlockReader(block);
@@ -206,10 +207,10 @@ export class HpackDecoder {
       }
       const field = this.#field(reader);
       size += sizeOf(field);
-      if (size > this.#limits.maxHeaderListSize) {
-        throw new SignetError('limit_exceeded', `header list of more than ${this.#limits.maxHeaderListSize} bytes`);
-      }
-      fields.push(field);
+      if (size <= this.#limits.maxHeaderListSize) fields.push(field);
+    }
+    if (size > this.#limits.maxHeaderListSize) {
+      throw new SignetError('limit_exceeded', `header list of more than ${this.#limits.maxHeaderListSize} bytes`);
     }
     return fields;
   }
@@ -253,41 +254,4 @@ export class HpackDecoder {
     this.#tableLimit = limit;
     this.#evict(limit);
   }
-}
-
-function integerLength(value: number): number {
-  let length = 1;
-  for (let rest = value - 127; rest >= 0; rest = rest >= 128 ? rest >>> 7 : -1) length++;
-  return length;
-}
-
-function writeString(out: Buffer, at: number, text: string): number {
-  let end = at;
-  if (text.length < 127) {
-    out[end++] = text.length;
-  } else {
-    out[end++] = 127;
-    let rest = text.length - 127;
-    for (; rest >= 128; rest >>>= 7) out[end++] = (rest & 127) | 128;
-    out[end++] = rest;
-  }
-  return end + out.write(text, end, 'latin1');
-}
-
-/**
- * A header block in which each field is a literal that enters no table, without Huffman: it means the same to every decoder,
- * whatever came before. A sensitive field stays never indexed (RFC 7541 §6.2.3), the others are not indexed (§6.2.2).
- */
-export function encodeLiterals(fields: readonly HeaderField[]): Buffer {
-  let size = 0;
-  for (const { name, value } of fields) {
-    size += 1 + integerLength(name.length) + name.length + integerLength(value.length) + value.length;
-  }
-  const out = Buffer.allocUnsafe(size);
-  let at = 0;
-  for (const { name, value, sensitive } of fields) {
-    out[at++] = sensitive ? 0x10 : 0;
-    at = writeString(out, writeString(out, at, name), value);
-  }
-  return out;
 }

@@ -1,0 +1,534 @@
+import type { Socket } from 'node:net';
+import type { Clock } from '../clock.ts';
+import { isSignetError } from '../errors.ts';
+import { Calm } from './calm.ts';
+import { ConnectionFault, StreamFault } from './fault.ts';
+import {
+  Code, DEFAULT_HEADER_TABLE_BYTES, DEFAULT_WINDOW_BYTES, Flag, FRAME_HEADER_BYTES, FrameType, frameOf, goawayFrame,
+  LARGEST_WINDOW_BYTES, MAX_FRAME_BYTES, PREFACE, readStreamId, resetFrame, Setting, settingsFrame, windowUpdateFrame,
+} from './frames.ts';
+import { HeaderBlockAssembler, type HeaderBlock } from './header-block.ts';
+import { HpackDecoder, type HeaderField } from './hpack.ts';
+import { Outbox } from './outbox.ts';
+import { describeOpening } from './opening.ts';
+import { checkTrailers, readRequestHead, type RequestHead } from './request-head.ts';
+import { RequestStream, type RequestReader, type StreamHost } from './stream.ts';
+
+export interface SessionLimits {
+  /** Announced as SETTINGS_MAX_CONCURRENT_STREAMS. */
+  readonly concurrentStreams: number;
+  /** Announced as SETTINGS_MAX_HEADER_LIST_SIZE, and the bound of one header block on the wire. */
+  readonly headerBytes: number;
+}
+
+/** Whom a session tells what happens on its connection. */
+export interface SessionUser {
+  /** A request has begun. It may be answered at once; undefined: whatever comes of it is not wanted. */
+  request(stream: RequestStream, head: RequestHead): RequestReader | undefined;
+  /** The connection could not go on and is being closed. */
+  fault(fault: ConnectionFault): void;
+  /** Takes room for bytes that are kept in memory for this connection; false when there is not enough. Negative gives back. */
+  hold(bytes: number, isAnswer?: boolean): boolean;
+}
+
+/** While so much waits for the peer to read, nothing more is read from it. */
+const HIGH_WATER_BYTES = 65_536;
+
+/** A window is given back when so much of it is used. */
+const GIVE_BACK_BYTES = DEFAULT_WINDOW_BYTES >> 1;
+
+/** What frames that bring nothing forward cost (see calm.ts): looking at one, and ending a stream without an answer. */
+const FRAME_COST = 1;
+const RESET_COST = 4;
+
+/** Of one connection; more than may be open at once. */
+const MOST_STOPPED = 1_024;
+
+const SETTINGS_ACK = frameOf(FrameType.settings, Flag.ack, 0, Buffer.alloc(0));
+
+/**
+ * The server's side of one HTTP/2 connection without TLS (RFC 9113), for small requests. It keeps of a client no more than a frame, a
+ * header block and what `SessionUser.hold` allows; it reads no further while its answers are not read.
+ */
+export class Session implements StreamHost {
+  sendWindow = DEFAULT_WINDOW_BYTES;
+  readonly #socket: Socket;
+  readonly #limits: SessionLimits;
+  readonly #user: SessionUser;
+  readonly #outbox: Outbox;
+  readonly #calm: Calm;
+  readonly #blocks: HeaderBlockAssembler;
+  readonly #decoder: HpackDecoder;
+  readonly #streams = new Map<number, RequestStream>();
+  readonly #blocked = new Set<RequestStream>();
+  /** Streams that were ended here before their client had ended them: what is on its way for them is nobody's mistake. */
+  readonly #stopped = new Set<number>();
+  /** Streams that have been answered, but whose answers the kernel has not taken. */
+  #answered: RequestStream[] = [];
+  #rest: Buffer | undefined;
+  #isOpened = false;
+  #sawSettings = false;
+  #sawAck = false;
+  #isParsing = false;
+  #isOver = false;
+  #lastStream = 0;
+  #initialWindow = DEFAULT_WINDOW_BYTES;
+  #receiveWindow = DEFAULT_WINDOW_BYTES;
+  #bodies = 0;
+  #queued = 0;
+  #held = 0;
+
+  /** What comes over `socket` is to be given to `read`. */
+  constructor(socket: Socket, limits: SessionLimits, user: SessionUser, clock: Clock) {
+    this.#socket = socket;
+    this.#limits = limits;
+    this.#user = user;
+    this.#calm = new Calm(clock);
+    this.#blocks = new HeaderBlockAssembler(limits.headerBytes);
+    this.#decoder = new HpackDecoder({ maxTableSize: DEFAULT_HEADER_TABLE_BYTES, maxHeaderListSize: limits.headerBytes });
+    this.#outbox = new Outbox(socket, () => this.#flushed());
+    socket.once('close', () => this.#close());
+  }
+
+  /** HTTP/2 has begun as it should, and there has been no request yet. */
+  get isIdle(): boolean {
+    return this.#sawAck && this.#lastStream === 0 && this.#rest === undefined && this.#blocks.openStream === 0;
+  }
+
+  /** True once the first request has come. */
+  get hasRequests(): boolean {
+    return this.#lastStream > 0;
+  }
+
+  queue(bytes: number): boolean {
+    if (!this.#user.hold(bytes, true)) return false;
+    this.#held += bytes;
+    this.#queued += bytes;
+    return true;
+  }
+
+  /** The room is given back when it is counted again: what was sent may wait for the kernel. */
+  unqueue(bytes: number): void {
+    this.#queued -= bytes;
+  }
+
+  write(bytes: Buffer): void {
+    this.#outbox.add(bytes);
+    if (!this.#isParsing) this.#outbox.flushSoon();
+  }
+
+  block(stream: RequestStream): void {
+    this.#blocked.add(stream);
+  }
+
+  answered(stream: RequestStream): void {
+    // A client that still sends is told to stop, and that nothing is wrong (RFC 9113 §8.1).
+    if (!stream.remoteEnded) this.#stop(stream, Code.noError);
+    this.#calm.earn();
+    this.#forget(stream);
+    this.#answered.push(stream);
+  }
+
+  reset(stream: RequestStream, code: number): void {
+    this.#stop(stream, code);
+    this.#forget(stream);
+    stream.reader?.closed();
+  }
+
+  keep(bytes: number): boolean {
+    if (!this.#user.hold(bytes)) return false;
+    this.#held += bytes;
+    this.#bodies += bytes;
+    return true;
+  }
+
+  earn(): void {
+    this.#calm.earn();
+  }
+
+  /** Takes what has come. The bytes are good during the call only. */
+  read(chunk: Buffer): void {
+    this.#parse(this.#rest === undefined ? chunk : Buffer.concat([this.#rest, chunk]));
+  }
+
+  #parse(bytes: Buffer): void {
+    if (this.#isOver) return;
+    this.#rest = undefined;
+    this.#isParsing = true;
+    try {
+      const at = this.#isOpened ? this.#readFrames(bytes, 0) : this.#readOpening(bytes);
+      if (at < bytes.length) this.#rest = Buffer.from(bytes.subarray(at));
+    } catch (error) {
+      if (error instanceof ConnectionFault) return this.#fail(error);
+      // What came after it is lost, so that nothing that follows can be understood.
+      this.#fail(new ConnectionFault(Code.internalError, 'the agent has made a mistake'));
+      throw error;
+    } finally {
+      this.#isParsing = false;
+      this.#outbox.flush();
+      this.#account();
+    }
+  }
+
+  #readOpening(bytes: Buffer): number {
+    const length = Math.min(bytes.length, PREFACE.length);
+    if (PREFACE.compare(bytes, 0, length, 0, length) !== 0) {
+      throw new ConnectionFault(Code.protocolError, `begins with ${describeOpening(bytes)}, expected the HTTP/2 connection preface (RFC 9113 §3.4)`);
+    }
+    if (length < PREFACE.length) return 0;
+    this.#isOpened = true;
+    this.write(settingsFrame([
+      [Setting.maxConcurrentStreams, this.#limits.concurrentStreams],
+      [Setting.maxHeaderListSize, this.#limits.headerBytes],
+    ]));
+    return this.#readFrames(bytes, PREFACE.length);
+  }
+
+  /** Reads the whole frames from `at` on; gives where the first one begins that is not whole, or must wait. */
+  #readFrames(bytes: Buffer, from: number): number {
+    let at = from;
+    while (bytes.length - at >= FRAME_HEADER_BYTES && !this.#isOver) {
+      const length = (bytes[at]! << 16) | (bytes[at + 1]! << 8) | bytes[at + 2]!;
+      const type = bytes[at + 3]!;
+      const flags = bytes[at + 4]!;
+      const streamId = readStreamId(bytes, at + 5);
+      this.#checkFrame(length, type, flags, streamId);
+      const start = at + FRAME_HEADER_BYTES;
+      if (bytes.length - start < length) break;
+      this.#dispatch(type, flags, streamId, bytes.subarray(start, start + length));
+      at = start + length;
+      if (this.#mustWait()) break;
+    }
+    return at;
+  }
+
+  /** What can be told from the header alone, before the payload has come. */
+  #checkFrame(length: number, type: number, flags: number, streamId: number): void {
+    if (length > MAX_FRAME_BYTES) {
+      throw new ConnectionFault(Code.frameSizeError, `frame of ${length} bytes, at most ${MAX_FRAME_BYTES} are allowed (RFC 9113 §4.2)`);
+    }
+    if (!this.#sawSettings && (type !== FrameType.settings || (flags & Flag.ack) !== 0 || streamId !== 0)) {
+      throw new ConnectionFault(Code.protocolError, 'the first frame is not SETTINGS (RFC 9113 §3.4)');
+    }
+    const open = this.#blocks.openStream;
+    if (open !== 0 && (type !== FrameType.continuation || streamId !== open)) {
+      throw new ConnectionFault(Code.protocolError, 'a frame between HEADERS and its last CONTINUATION (RFC 9113 §6.10)');
+    }
+  }
+
+  /** True when the peer has to read before anything more is done for it. */
+  #mustWait(): boolean {
+    if (this.#outbox.bytes < HIGH_WATER_BYTES) return false;
+    this.#outbox.flush();
+    if (this.#outbox.unsent < HIGH_WATER_BYTES) return false;
+    this.#socket.pause();
+    return true;
+  }
+
+  #dispatch(type: number, flags: number, streamId: number, payload: Buffer): void {
+    try {
+      switch (type) {
+        case FrameType.data:
+          return this.#data(flags, streamId, payload);
+        case FrameType.headers:
+          return this.#headers(flags, streamId, payload);
+        case FrameType.priority:
+          return this.#priority(streamId, payload);
+        case FrameType.rstStream:
+          return this.#resetByPeer(streamId, payload);
+        case FrameType.settings:
+          return this.#settings(flags, streamId, payload);
+        case FrameType.pushPromise:
+          throw new ConnectionFault(Code.protocolError, 'PUSH_PROMISE from a client (RFC 9113 §8.4)');
+        case FrameType.ping:
+          return this.#ping(flags, streamId, payload);
+        case FrameType.goaway:
+          return this.#goaway(streamId, payload);
+        case FrameType.windowUpdate:
+          return this.#windowUpdate(streamId, payload);
+        case FrameType.continuation:
+          return this.#continuation(flags, streamId, payload);
+        default:
+          // To be ignored (RFC 9113 §5.5).
+          return this.#calm.spend(FRAME_COST);
+      }
+    } catch (error) {
+      if (!(error instanceof StreamFault)) throw error;
+      this.#refuseStream(streamId, error.code);
+    }
+  }
+
+  #stop(stream: RequestStream, code: number): void {
+    this.write(resetFrame(stream.id, code));
+    if (!stream.remoteEnded) this.#remember(stream.id);
+  }
+
+  #remember(streamId: number): void {
+    this.#stopped.add(streamId);
+    const [oldest] = this.#stopped;
+    if (this.#stopped.size > MOST_STOPPED && oldest !== undefined) this.#stopped.delete(oldest);
+  }
+
+  /** True when a frame for `streamId` was sent before its client could know that the stream had ended. */
+  #wasStopped(streamId: number, isLast: boolean): boolean {
+    if (!this.#stopped.has(streamId)) return false;
+    if (isLast) this.#stopped.delete(streamId);
+    return true;
+  }
+
+  #refuseStream(streamId: number, code: Code): void {
+    this.#calm.spend(RESET_COST);
+    const stream = this.#streams.get(streamId);
+    if (stream !== undefined) return this.reset(stream, code);
+    this.write(resetFrame(streamId, code));
+    // What belongs to a request that was refused is still on its way.
+    if (streamId === this.#lastStream) this.#remember(streamId);
+  }
+
+  #headers(flags: number, streamId: number, payload: Buffer): void {
+    if ((streamId & 1) === 0) throw new ConnectionFault(Code.protocolError, 'HEADERS on a stream that no client can open (RFC 9113 §5.1.1)');
+    const block = this.#blocks.take({ flags, streamId }, payload);
+    if (block !== undefined) this.#block(block);
+  }
+
+  #continuation(flags: number, streamId: number, payload: Buffer): void {
+    if (this.#blocks.openStream === 0) throw new ConnectionFault(Code.protocolError, 'CONTINUATION without HEADERS (RFC 9113 §6.10)');
+    const block = this.#blocks.take({ flags, streamId }, payload);
+    if (block !== undefined) this.#block(block);
+  }
+
+  #block(block: HeaderBlock): void {
+    const { streamId } = block;
+    const isNew = streamId > this.#lastStream;
+    if (isNew) this.#lastStream = streamId;
+    // Whatever becomes of the stream: the next block is written with what this one puts into the table (RFC 9113 §4.3).
+    const fields = this.#decode(block.fragment);
+    if (block.dependency === streamId) throw new StreamFault(Code.protocolError, 'a stream that depends on itself (RFC 7540 §5.3.1)');
+    if (isNew) return this.#open(block, fields);
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined && this.#wasStopped(streamId, block.endStream)) return;
+    if (stream === undefined || stream.remoteEnded) throw new StreamFault(Code.streamClosed, 'HEADERS on a closed stream (RFC 9113 §5.1)');
+    if (!block.endStream) throw new StreamFault(Code.protocolError, 'trailers that do not end the stream (RFC 9113 §8.1)');
+    checkTrailers(fields);
+    this.#endOfRequest(stream);
+  }
+
+  #decode(fragment: Buffer): HeaderField[] {
+    try {
+      return this.#decoder.decode(fragment);
+    } catch (error) {
+      if (isSignetError(error, 'limit_exceeded')) throw new StreamFault(Code.enhanceYourCalm, error.message);
+      throw new ConnectionFault(Code.compressionError, error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  #open({ streamId, endStream }: HeaderBlock, fields: HeaderField[]): void {
+    if (this.#streams.size >= this.#limits.concurrentStreams) throw new StreamFault(Code.refusedStream, 'too many streams at once (RFC 9113 §5.1.2)');
+    const head = readRequestHead(fields);
+    const stream = new RequestStream(streamId, this, this.#initialWindow, DEFAULT_WINDOW_BYTES);
+    stream.contentLength = head.contentLength;
+    this.#streams.set(streamId, stream);
+    stream.reader = this.#user.request(stream, head);
+    if (endStream && !stream.isOver) this.#endOfRequest(stream);
+  }
+
+  #endOfRequest(stream: RequestStream): void {
+    stream.remoteEnded = true;
+    if (stream.contentLength !== undefined && stream.contentLength !== stream.bodyBytes) {
+      throw new StreamFault(Code.protocolError, 'the body is not as long as content-length says (RFC 9113 §8.1.1)');
+    }
+    stream.reader?.end();
+  }
+
+  #data(flags: number, streamId: number, payload: Buffer): void {
+    const { length } = payload;
+    const body = contentOf(flags, payload);
+    this.#receiveWindow -= length;
+    if (this.#receiveWindow < 0) throw new ConnectionFault(Code.flowControlError, 'more DATA than the connection has a window for (RFC 9113 §6.9)');
+    if (this.#receiveWindow < DEFAULT_WINDOW_BYTES - GIVE_BACK_BYTES) {
+      this.write(windowUpdateFrame(0, DEFAULT_WINDOW_BYTES - this.#receiveWindow));
+      this.#receiveWindow = DEFAULT_WINDOW_BYTES;
+    }
+    const stream = this.#streams.get(streamId);
+    const isLast = (flags & Flag.endStream) !== 0;
+    if (stream === undefined) {
+      this.#notIdle(streamId, 'DATA');
+      if (this.#wasStopped(streamId, isLast)) return this.#calm.spend(FRAME_COST);
+      throw new StreamFault(Code.streamClosed, 'DATA on a closed stream (RFC 9113 §5.1)');
+    }
+    if (stream.remoteEnded) throw new StreamFault(Code.streamClosed, 'DATA after END_STREAM (RFC 9113 §5.1)');
+    stream.receiveWindow -= length;
+    if (stream.receiveWindow < 0) throw new StreamFault(Code.flowControlError, 'more DATA than the stream has a window for (RFC 9113 §6.9)');
+    if (!isLast && stream.receiveWindow < DEFAULT_WINDOW_BYTES - GIVE_BACK_BYTES) {
+      this.write(windowUpdateFrame(streamId, DEFAULT_WINDOW_BYTES - stream.receiveWindow));
+      stream.receiveWindow = DEFAULT_WINDOW_BYTES;
+    }
+    stream.bodyBytes += body.length;
+    if (body.length > 0) stream.reader?.data(body, isLast);
+    else if (!isLast) this.#calm.spend(FRAME_COST);
+    if (isLast && !stream.isOver) this.#endOfRequest(stream);
+  }
+
+  #priority(streamId: number, payload: Buffer): void {
+    this.#calm.spend(FRAME_COST);
+    if (streamId === 0) throw new ConnectionFault(Code.protocolError, 'PRIORITY on stream 0 (RFC 9113 §6.3)');
+    if (payload.length !== 5) throw new StreamFault(Code.frameSizeError, 'PRIORITY that is not 5 bytes long (RFC 9113 §6.3)');
+    if (readStreamId(payload, 0) === streamId) throw new StreamFault(Code.protocolError, 'a stream that depends on itself (RFC 7540 §5.3.1)');
+  }
+
+  #resetByPeer(streamId: number, payload: Buffer): void {
+    this.#calm.spend(RESET_COST);
+    if (payload.length !== 4) throw new ConnectionFault(Code.frameSizeError, 'RST_STREAM that is not 4 bytes long (RFC 9113 §6.4)');
+    this.#notIdle(streamId, 'RST_STREAM');
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined) return;
+    this.#forget(stream);
+    stream.reader?.closed();
+  }
+
+  #settings(flags: number, streamId: number, payload: Buffer): void {
+    if (streamId !== 0) throw new ConnectionFault(Code.protocolError, 'SETTINGS on a stream (RFC 9113 §6.5)');
+    this.#calm.spend(FRAME_COST + (payload.length >> 6));
+    if ((flags & Flag.ack) !== 0) {
+      if (payload.length > 0) throw new ConnectionFault(Code.frameSizeError, 'SETTINGS with ACK and a payload (RFC 9113 §6.5)');
+      this.#sawAck = true;
+      return;
+    }
+    if (payload.length % 6 !== 0) throw new ConnectionFault(Code.frameSizeError, 'SETTINGS whose length is not a multiple of 6 (RFC 9113 §6.5)');
+    this.#sawSettings = true;
+    for (let at = 0; at < payload.length; at += 6) this.#setting(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
+    this.write(SETTINGS_ACK);
+  }
+
+  #setting(id: number, value: number): void {
+    if (id === Setting.enablePush && value > 1) throw new ConnectionFault(Code.protocolError, 'SETTINGS_ENABLE_PUSH is neither 0 nor 1 (RFC 9113 §6.5.2)');
+    if (id === Setting.maxFrameSize && (value < MAX_FRAME_BYTES || value > 0xffffff)) {
+      throw new ConnectionFault(Code.protocolError, 'SETTINGS_MAX_FRAME_SIZE is out of its range (RFC 9113 §6.5.2)');
+    }
+    if (id !== Setting.initialWindowSize) return;
+    if (value > LARGEST_WINDOW_BYTES) throw new ConnectionFault(Code.flowControlError, 'SETTINGS_INITIAL_WINDOW_SIZE is too large (RFC 9113 §6.5.2)');
+    const change = value - this.#initialWindow;
+    this.#initialWindow = value;
+    for (const stream of this.#streams.values()) {
+      stream.sendWindow += change;
+      if (stream.sendWindow > LARGEST_WINDOW_BYTES) throw new ConnectionFault(Code.flowControlError, 'a stream has too large a window (RFC 9113 §6.9.2)');
+    }
+    if (change > 0) this.#unblock();
+  }
+
+  #ping(flags: number, streamId: number, payload: Buffer): void {
+    if (streamId !== 0) throw new ConnectionFault(Code.protocolError, 'PING on a stream (RFC 9113 §6.7)');
+    if (payload.length !== 8) throw new ConnectionFault(Code.frameSizeError, 'PING that is not 8 bytes long (RFC 9113 §6.7)');
+    this.#calm.spend(FRAME_COST);
+    if ((flags & Flag.ack) === 0) this.write(frameOf(FrameType.ping, Flag.ack, 0, payload));
+  }
+
+  /** The client opens no more streams; those that are open go on. */
+  #goaway(streamId: number, payload: Buffer): void {
+    this.#calm.spend(FRAME_COST);
+    if (streamId !== 0) throw new ConnectionFault(Code.protocolError, 'GOAWAY on a stream (RFC 9113 §6.8)');
+    if (payload.length < 8) throw new ConnectionFault(Code.frameSizeError, 'GOAWAY of less than 8 bytes (RFC 9113 §6.8)');
+  }
+
+  #windowUpdate(streamId: number, payload: Buffer): void {
+    if (payload.length !== 4) throw new ConnectionFault(Code.frameSizeError, 'WINDOW_UPDATE that is not 4 bytes long (RFC 9113 §6.9)');
+    this.#calm.spend(FRAME_COST);
+    const increment = readStreamId(payload, 0);
+    if (streamId === 0) {
+      if (increment === 0) throw new ConnectionFault(Code.protocolError, 'WINDOW_UPDATE by nothing (RFC 9113 §6.9)');
+      this.sendWindow += increment;
+      if (this.sendWindow > LARGEST_WINDOW_BYTES) throw new ConnectionFault(Code.flowControlError, 'the connection has too large a window (RFC 9113 §6.9.1)');
+      return this.#unblock();
+    }
+    this.#notIdle(streamId, 'WINDOW_UPDATE');
+    if (increment === 0) throw new StreamFault(Code.protocolError, 'WINDOW_UPDATE by nothing (RFC 9113 §6.9)');
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined) return;
+    stream.sendWindow += increment;
+    if (stream.sendWindow > LARGEST_WINDOW_BYTES) throw new StreamFault(Code.flowControlError, 'the stream has too large a window (RFC 9113 §6.9.1)');
+    this.#blocked.delete(stream);
+    stream.pump();
+  }
+
+  #notIdle(streamId: number, what: string): void {
+    if (streamId === 0 || streamId > this.#lastStream || (streamId & 1) === 0) {
+      throw new ConnectionFault(Code.protocolError, `${what} on a stream that was not opened (RFC 9113 §5.1)`);
+    }
+  }
+
+  #unblock(): void {
+    const blocked = [...this.#blocked];
+    this.#blocked.clear();
+    for (const stream of blocked) stream.pump();
+  }
+
+  #forget(stream: RequestStream): void {
+    this.#streams.delete(stream.id);
+    this.#blocked.delete(stream);
+    stream.finish();
+  }
+
+  /** Something was written, or has been taken by the kernel. */
+  #flushed(): void {
+    if (this.#isOver) return;
+    if (this.#outbox.unsent === 0) this.#taken();
+    if (!this.#isParsing) this.#account();
+  }
+
+  #taken(): void {
+    const answered = this.#answered;
+    this.#answered = [];
+    for (const stream of answered) stream.reader?.closed();
+    if (this.#isOver) return;
+    if (this.#socket.isPaused()) {
+      if (this.#rest !== undefined) this.#parse(this.#rest);
+      if (!this.#isOver && this.#outbox.unsent < HIGH_WATER_BYTES) this.#socket.resume();
+    }
+  }
+
+  /** Takes or gives back room, so that it is what this connection keeps in memory now. */
+  #account(): void {
+    if (this.#isOver) return;
+    const kept = (this.#rest?.length ?? 0) + this.#blocks.bytes + this.#bodies + this.#queued + this.#outbox.unsent;
+    if (kept === this.#held) return;
+    if (!this.#user.hold(kept - this.#held)) {
+      return this.#fail(new ConnectionFault(Code.enhanceYourCalm, 'more bytes of unfinished requests and unread answers than one owner may have'));
+    }
+    this.#held = kept;
+  }
+
+  #fail(fault: ConnectionFault): void {
+    if (this.#isOver) return;
+    this.#user.fault(fault);
+    this.#outbox.add(goawayFrame(this.#lastStream, fault.code, fault.message));
+    this.#close();
+    this.#outbox.flush();
+    // What the kernel has not taken by now would be kept for somebody who does not read.
+    this.#socket.destroy();
+  }
+
+  #close(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    if (this.#held !== 0) this.#user.hold(-this.#held);
+    this.#held = 0;
+    this.#rest = undefined;
+    const streams = [...this.#streams.values(), ...this.#answered];
+    this.#answered = [];
+    this.#streams.clear();
+    this.#blocked.clear();
+    for (const stream of streams) {
+      stream.finish();
+      stream.reader?.closed();
+    }
+  }
+}
+
+/** DATA without its padding. */
+function contentOf(flags: number, payload: Buffer): Buffer {
+  if ((flags & Flag.padded) === 0) return payload;
+  const padding = payload[0];
+  if (padding === undefined) throw new ConnectionFault(Code.frameSizeError, 'DATA with PADDED and no length of it (RFC 9113 §6.1)');
+  if (padding >= payload.length) throw new ConnectionFault(Code.protocolError, 'DATA with more padding than payload (RFC 9113 §6.1)');
+  return payload.subarray(1, payload.length - padding);
+}
