@@ -210,7 +210,7 @@ export class Agent {
 
   /** A connection's caller is held in mind as long as the connection is open. */
   #serve(connection: Connection): RequestHandler {
-    connection.closed.addEventListener('abort', () => this.#rooms?.entitlements.forget(connection.caller), { once: true });
+    connection.onClosed(() => this.#rooms?.entitlements.forget(connection.caller));
     return this.#server.serve(connection);
   }
 

@@ -28,6 +28,12 @@ export interface Kernel {
    * @throws SignetError `caller_gone` when that process has been reaped, `kernel` for all else.
    */
   peerPidfd(fd: number, pid: number): number;
+  /**
+   * The effective user ID of the process now (PIDFD_GET_INFO); undefined where the kernel cannot tell (before Linux 6.13).
+   *
+   * @throws SignetError `caller_gone` when it has been reaped, `kernel` for all else.
+   */
+  effectiveUid(pidfd: number): number | undefined;
   /** True once the process has ended, reaped or not. @throws SignetError `kernel` when `pidfd` is not open. */
   hasExited(pidfd: number): boolean;
   /** @throws SignetError `kernel` */
@@ -95,6 +101,11 @@ const EPOLL_CTL_DEL = 2;
 const EPOLLIN = 0x1;
 const EPOLLONESHOT = 0x4000_0000;
 const SIOCOUTQ = 0x5411;
+/** _IOWR(0xff, 11, struct pidfd_info) in its first size of 64 bytes. */
+const PIDFD_GET_INFO = 0xc040_ff0b;
+const PIDFD_INFO_CREDS = 0x2;
+/** `euid` in struct pidfd_info, in units of four bytes: mask and cgroupid have eight each; pid, tgid, ppid, ruid and rgid follow. */
+const PIDFD_INFO_EUID = 9;
 const LOCK_EX_NB = 6;
 const LOCK_UN = 8;
 const PR_SET_DUMPABLE = 4;
@@ -132,6 +143,11 @@ export function descriptorOf(socket: Socket): number {
 class LinuxKernel implements Kernel {
   readonly hasPeerPidfd: boolean;
   readonly #libc: Libc;
+  /** Arguments of calls, none of which outlasts its method: a new array for each would be most of what a connection costs the heap. */
+  readonly #words = new Uint32Array(16);
+  readonly #length = new Uint32Array(1);
+  readonly #groups = new Uint32Array(32);
+  #tellsUid = true;
 
   constructor(libc: Libc) {
     this.#libc = libc;
@@ -142,10 +158,9 @@ class LinuxKernel implements Kernel {
   }
 
   peerCredentials(fd: number): PeerCredentials {
-    const value = new Uint32Array(3);
-    const result = this.#libc.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, value, new Uint32Array([value.byteLength]));
-    this.#check(result, 'getsockopt SO_PEERCRED');
-    const [pid = 0, uid = NO_ID, gid = NO_ID] = value;
+    this.#length[0] = 12;
+    this.#check(this.#libc.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, this.#words, this.#length), 'getsockopt SO_PEERCRED');
+    const [pid = 0, uid = NO_ID, gid = NO_ID] = this.#words;
     return { pid, uid, gid, groups: uid === NO_ID ? [] : this.#peerGroups(fd) };
   }
 
@@ -154,9 +169,25 @@ class LinuxKernel implements Kernel {
     return this.#check(this.#libc.syscall(SYS_PIDFD_OPEN, pid, 0), 'pidfd_open', GONE);
   }
 
+  effectiveUid(pidfd: number): number | undefined {
+    if (!this.#tellsUid) return undefined;
+    const info = this.#words.fill(0);
+    info[0] = PIDFD_INFO_CREDS;
+    if (this.#libc.ioctl(pidfd, PIDFD_GET_INFO, info) !== -1) {
+      return ((info[0] ?? 0) & PIDFD_INFO_CREDS) === 0 ? undefined : info[PIDFD_INFO_EUID];
+    }
+    const name = this.#libc.errno();
+    if (GONE.has(name) && name !== 'EINVAL') throw failure('ioctl PIDFD_GET_INFO', name, 'caller_gone');
+    if (name === 'EBADF') throw failure('ioctl PIDFD_GET_INFO', name);
+    this.#tellsUid = false;
+    return undefined;
+  }
+
   hasExited(pidfd: number): boolean {
     // struct pollfd { int fd; short events; short revents; }
-    const request = new Int32Array([pidfd, POLLIN]);
+    const request = this.#words;
+    request[0] = pidfd;
+    request[1] = POLLIN;
     this.#check(this.#retry(() => this.#libc.poll(request, 1, 0)), 'poll');
     const revents = (request[1] ?? 0) >>> 16;
     if ((revents & POLLNVAL) !== 0) throw new SignetError('kernel', `poll: EBADF: descriptor ${pidfd} is not open`);
@@ -168,9 +199,9 @@ class LinuxKernel implements Kernel {
   }
 
   unreadBytes(fd: number): number {
-    const value = new Int32Array(1);
-    this.#check(this.#libc.ioctl(fd, SIOCOUTQ, value), 'ioctl SIOCOUTQ');
-    return value[0] ?? 0;
+    this.#words[0] = 0;
+    this.#check(this.#libc.ioctl(fd, SIOCOUTQ, this.#words), 'ioctl SIOCOUTQ');
+    return this.#words[0] ?? 0;
   }
 
   tryLock(fd: number): boolean {
@@ -203,9 +234,10 @@ class LinuxKernel implements Kernel {
   }
 
   #peerGroups(fd: number): number[] {
-    let groups = new Uint32Array(32);
+    let groups = this.#groups;
+    const length = this.#length;
     for (;;) {
-      const length = new Uint32Array([groups.byteLength]);
+      length[0] = groups.byteLength;
       const result = this.#libc.getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, length);
       const count = (length[0] ?? 0) / Uint32Array.BYTES_PER_ELEMENT;
       if (result !== -1) return [...groups.subarray(0, count)];
@@ -217,10 +249,10 @@ class LinuxKernel implements Kernel {
   }
 
   #peerPidfd(fd: number): number {
-    const value = new Int32Array([-1]);
-    const result = this.#libc.getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, value, new Uint32Array([value.byteLength]));
-    this.#check(result, 'getsockopt SO_PEERPIDFD', GONE);
-    const [pidfd = -1] = value;
+    this.#words[0] = NO_ID;
+    this.#length[0] = 4;
+    this.#check(this.#libc.getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, this.#words, this.#length), 'getsockopt SO_PEERPIDFD', GONE);
+    const pidfd = (this.#words[0] ?? NO_ID) | 0;
     if (pidfd < 0) throw new SignetError('kernel', 'getsockopt SO_PEERPIDFD: the kernel returned no descriptor');
     return pidfd;
   }
@@ -263,6 +295,7 @@ const EVENTS_PER_CALL = 128;
 class EpollExitWatch implements ExitWatch {
   readonly #libc: Libc;
   readonly #epfd: number;
+  readonly #event = new DataView(new ArrayBuffer(EVENT_SIZE));
   readonly #events = new DataView(new ArrayBuffer(EVENT_SIZE * EVENTS_PER_CALL));
   #closed = false;
 
@@ -273,7 +306,7 @@ class EpollExitWatch implements ExitWatch {
 
   add(pidfd: number, token: number): void {
     this.#assertOpen();
-    const event = new DataView(new ArrayBuffer(EVENT_SIZE));
+    const event = this.#event;
     // A pidfd stays readable once its process has ended: one shot reports it once.
     event.setUint32(0, EPOLLIN | EPOLLONESHOT, true);
     event.setFloat64(DATA_OFFSET, token, true);
@@ -282,7 +315,7 @@ class EpollExitWatch implements ExitWatch {
 
   remove(pidfd: number): void {
     this.#assertOpen();
-    if (this.#libc.epoll_ctl(this.#epfd, EPOLL_CTL_DEL, pidfd, new Uint8Array(EVENT_SIZE)) !== -1) return;
+    if (this.#libc.epoll_ctl(this.#epfd, EPOLL_CTL_DEL, pidfd, this.#event) !== -1) return;
     const name = this.#libc.errno();
     if (!NOT_WATCHED.has(name)) throw failure('epoll_ctl DEL', name);
   }

@@ -9,6 +9,7 @@ import { needsRoot, testIf } from './support/kernel-conditions.ts';
 import {
   TestListener,
   libcWithoutPeerPidfd,
+  libcWithoutPidfdInfo,
   startPeer,
   startScript,
   temporaryDirectory,
@@ -155,6 +156,21 @@ for (const [name, from] of [['SO_PEERPIDFD', kernel], ['pidfd_open', openKernel(
     }
   });
 }
+
+test.serial('the effective user ID is that of the process now, and an older kernel does not tell it', async (t) => {
+  const listener = await TestListener.open(t);
+  const peer = await startPeer(t, { socket: listener.path });
+  const pidfd = pidfdOf(t, kernel, descriptorOf(await listener.next()), peer.pid);
+  const told = kernel.effectiveUid(pidfd);
+  // The kernel of this machine may be older than 6.13.
+  if (told !== undefined) t.is<number | undefined, number | undefined>(told, process.geteuid?.());
+  const older = openKernel(libcWithoutPidfdInfo());
+  t.is(older.effectiveUid(pidfd), undefined);
+  t.is(older.effectiveUid(pidfd), undefined);
+  peer.child.kill('SIGKILL');
+  await peer.exited;
+  if (told !== undefined) throwsCode(t, () => kernel.effectiveUid(pidfd), 'caller_gone', /PIDFD_GET_INFO: ESRCH/);
+});
 
 test.serial('a descriptor that is not open is neither alive nor ended', (t) => {
   throwsCode(t, () => kernel.hasExited(1_000_000), 'kernel', /EBADF/);

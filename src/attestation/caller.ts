@@ -65,6 +65,10 @@ export function identifyCaller(
  */
 export function assertSameProcess(kernel: Kernel, caller: Caller, procRoot = '/proc'): void {
   if (released.has(caller)) throw gone(caller.pid, 'has disconnected');
+  if (kernel.hasExited(caller.pidfd)) throw gone(caller.pid, 'has ended');
+  const told = caller.startTime === undefined ? kernel.effectiveUid(caller.pidfd) : undefined;
+  if (told === caller.uid) return;
+  if (told !== undefined) throw changed(caller, `its effective uid is ${told}; it connected as ${caller.uid}`);
   const uid = effectiveUidOf(readProc(caller.pid, 'status', procRoot));
   const startTime = caller.startTime === undefined ? undefined : readStartTime(caller.pid, procRoot);
   // Asked last: what was read is about the process of the pidfd only if that one still has the pid.

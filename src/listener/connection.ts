@@ -1,7 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Caller } from '../attestation/caller.ts';
 import type { Alarm, Clock } from '../clock.ts';
-import { SignetError } from '../errors.ts';
 import type { RequestHead } from '../http2/request-head.ts';
 import type { RequestReader, RequestStream } from '../http2/stream.ts';
 import { descriptorOf, type Kernel } from '../kernel.ts';
@@ -13,9 +12,6 @@ export type RequestHandler = (stream: RequestStream, head: RequestHead) => Reque
 const FIRST_LOOK_MS = 10;
 const LAST_LOOK_MS = 500;
 
-/** A reason of its own: without one, every abort makes an exception with a stack. */
-const CLOSED = new SignetError('caller_gone', 'the connection is closed');
-
 /**
  * One connection whose caller is known. It knows whether its peer reads: what was written to a Unix
  * socket is in the kernel until the peer takes it, and the kernel says how much.
@@ -25,7 +21,8 @@ export class Connection {
   readonly #socket: Socket;
   readonly #kernel: Kernel;
   readonly #clock: Clock;
-  readonly #closed = new AbortController();
+  #isClosed = false;
+  #onClosed: (() => void)[] = [];
   #idleWaiters = new Set<() => void>();
   #alarm: Alarm | undefined;
   #lookMs = FIRST_LOOK_MS;
@@ -42,9 +39,9 @@ export class Connection {
     socket.once('close', () => this.#end());
   }
 
-  /** Aborted when the connection is closed, by whichever side. */
-  get closed(): AbortSignal {
-    return this.#closed.signal;
+  /** Calls `listener` once when the connection is closed, by whichever side. */
+  onClosed(listener: () => void): void {
+    this.#onClosed.push(listener);
   }
 
   /**
@@ -84,7 +81,7 @@ export class Connection {
 
   #look(): void {
     this.#alarm = undefined;
-    if (this.#closed.signal.aborted) return;
+    if (this.#isClosed) return;
     if (this.#unread() > 0) {
       this.#lookMs = Math.min(this.#lookMs * 2, LAST_LOOK_MS);
       this.#alarm = this.#clock.after(this.#lookMs, () => this.#look());
@@ -104,6 +101,8 @@ export class Connection {
   #end(): void {
     this.#alarm?.cancel();
     this.#idleWaiters.clear();
-    this.#closed.abort(CLOSED);
+    this.#isClosed = true;
+    for (const listener of this.#onClosed) listener();
+    this.#onClosed = [];
   }
 }

@@ -129,7 +129,18 @@ export function withDistinctHints(entries: readonly Entry[]): readonly Entry[] {
   return entries.filter(({ hint }) => hint === '' || (!seen.has(hint) && seen.add(hint)));
 }
 
+/** Entries do not change, and most callers have one. */
+const keys = new WeakMap<Entry, string>();
+
 /** Everything of the entries that can be seen in a response. */
 function feedKey(entries: readonly Entry[]): string {
+  const [only] = entries;
+  if (only === undefined || entries.length > 1) return keyOf(entries);
+  let key = keys.get(only);
+  if (key === undefined) keys.set(only, (key = keyOf(entries)));
+  return key;
+}
+
+function keyOf(entries: readonly Entry[]): string {
   return JSON.stringify(entries.map((entry) => [entryKey(entry), entry.x509TtlMs ?? 0, entry.dnsNames, entry.hint]));
 }

@@ -52,9 +52,6 @@ export interface ServiceTools {
 
 type Call = ServerCall<Connection>;
 
-/** A reason of its own: without one, every abort makes an exception with a stack. */
-const OVER = new RefusedCall(refusals.callerGone);
-
 const PREFIX = '/SpiffeWorkloadAPI/';
 
 /** Workload Endpoint §4.1: the one header and the one value. */
@@ -220,20 +217,17 @@ export class WorkloadApi {
       (refusal, error) => this.#refused(method, caller, refusal, error),
       (state) => served.state(state),
     );
-    const over = new AbortController();
-    call.onClosed(() => {
-      stream.end();
-      over.abort(OVER);
-    });
-    void this.#follow(call, caller, stream, over.signal, open).catch((error: unknown) => stream.refuse(refusalOf(error), error));
+    call.onClosed(() => stream.end());
+    void this.#follow(call, stream, open).catch((error: unknown) => stream.refuse(refusalOf(error), error));
   }
 
   /** Keeps a stream at the state of whatever its caller is entitled to, until it ends. */
-  async #follow(call: Call, caller: Caller, stream: StateStream, over: AbortSignal, open: OpenFeed): Promise<void> {
+  async #follow(call: Call, stream: StateStream, open: OpenFeed): Promise<void> {
     checkHeader(call);
+    const { caller } = call.connection;
     const ready = await this.#ready();
     await ready.entitlements.of(caller);
-    if (over.aborted) return;
+    if (call.isOver) return;
     const feeds = new FeedSwitch(stream, (entries, onChange) => open(ready, entries, onChange));
     const entitle = (): void => {
       const entries = ready.entitlements.known(caller) ?? [];
@@ -247,7 +241,7 @@ export class WorkloadApi {
     const deadline = this.#tools.clock.after(this.#limits.readyTimeoutMs, () => {
       if (!stream.hasState) stream.refuse(refusals.notIssued);
     });
-    over.addEventListener('abort', () => {
+    call.onClosed(() => {
       deadline.cancel();
       stopEntitlements();
       feeds.close();

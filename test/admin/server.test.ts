@@ -193,6 +193,7 @@ function kernelOf(): typeof kernel {
     hasPeerPidfd,
     peerCredentials: bound('peerCredentials'),
     peerPidfd: bound('peerPidfd'),
+    effectiveUid: bound('effectiveUid'),
     hasExited: bound('hasExited'),
     openExitWatch: bound('openExitWatch'),
     unreadBytes: bound('unreadBytes'),

@@ -383,7 +383,7 @@ test('a process can be described without a connection, whatever it is', (t) => {
 
 test('the whole attestation follows those attestors that change, and lets go of a caller', async (t) => {
   const { source, attestor } = setUp(t, IN_POD);
-  const kernel = { hasExited: () => false } as unknown as Kernel;
+  const kernel = { hasExited: () => false, effectiveUid: () => undefined } as unknown as Kernel;
   // Its own pid for the check of the process, the scene's for the cgroup.
   const caller = { ...callerOf(process.pid), uid: process.geteuid?.() ?? 0 };
   const inScene = callerOf();

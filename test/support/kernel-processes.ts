@@ -132,19 +132,28 @@ export class TestListener {
 
 /** The C library as on a kernel before 6.5. */
 export function libcWithoutPeerPidfd(): Libc {
-  const libc = loadLibc();
+  return refusing(loadLibc(), 'getsockopt', (_fd, _level, name) => (name === 77 ? 'ENOPROTOOPT' : undefined));
+}
+
+/** The C library as on a kernel before 6.13. */
+export function libcWithoutPidfdInfo(): Libc {
+  return refusing(loadLibc(), 'ioctl', (_fd, request) => (request === 0xc040_ff0b ? 'ENOTTY' : undefined));
+}
+
+/** `libc` whose function `name` fails where `refuse` gives an errno. */
+function refusing<K extends 'getsockopt' | 'ioctl'>(libc: Libc, name: K, refuse: (...args: Parameters<Libc[K]>) => string | undefined): Libc {
   let refusal: string | undefined;
+  const call = (...args: Parameters<Libc[K]>): number => {
+    refusal = refuse(...args);
+    return refusal === undefined ? (libc[name] as (...args: Parameters<Libc[K]>) => number)(...args) : -1;
+  };
   return {
     ...libc,
-    getsockopt: (fd, level, name, value, length) => {
-      if (name !== 77) return libc.getsockopt(fd, level, name, value, length);
-      refusal = 'ENOPROTOOPT';
-      return -1;
-    },
+    [name]: call,
     errno: () => {
-      const name = refusal ?? libc.errno();
+      const errno = refusal ?? libc.errno();
       refusal = undefined;
-      return name;
+      return errno;
     },
   };
 }
