@@ -6,6 +6,7 @@ import { entryKey, type Entry } from '../spiffe/entry.ts';
 import type { JwtSigner } from '../spiffe/signing.ts';
 import type { JwtSvid } from '../spiffe/svid.ts';
 import { boundPod } from './pod-uid.ts';
+import { Recent, type Used } from './recent.ts';
 import { backoffOf, renewalOf } from './renewal.ts';
 
 export interface JwtIdentitiesOptions {
@@ -36,7 +37,7 @@ export interface JwtState {
 const HIT = { hit: true } as const;
 const MISS = { hit: false } as const;
 
-interface Slot {
+interface Slot extends Used {
   svid: JwtSvid | undefined;
   /** Of the key that has signed it. */
   kid: string | undefined;
@@ -53,7 +54,9 @@ interface Slot {
 export class JwtIdentities {
   readonly #options: JwtIdentitiesOptions;
   readonly #tools: JwtTools;
-  readonly #identities = new Map<string, Map<string, Slot>>();
+  readonly #identities: Recent<Identity>;
+  /** Of whoever asked with it last: what it is looked up by is long. */
+  #byEntry = new WeakMap<Entry, Identity>();
   readonly #closing = new AbortController();
   /** Keys whose tokens are not given out any more. */
   readonly #dropped = new Set<string>();
@@ -61,6 +64,7 @@ export class JwtIdentities {
   constructor(options: JwtIdentitiesOptions, tools: JwtTools) {
     this.#options = options;
     this.#tools = tools;
+    this.#identities = new Recent(options.identities);
   }
 
   /**
@@ -87,7 +91,7 @@ export class JwtIdentities {
 
   /** The tokens of `entry`. Changes nothing, not even what counts as used. */
   describe(entry: Entry): JwtState {
-    return this.#stateOf(this.#identities.get(identityKey(entry))?.values() ?? []);
+    return this.#stateOf(this.#identities.peek(identityKey(entry))?.slots() ?? []);
   }
 
   /** The tokens of all entries. */
@@ -108,6 +112,7 @@ export class JwtIdentities {
   close(): void {
     this.#closing.abort();
     this.#identities.clear();
+    this.#byEntry = new WeakMap();
   }
 
   async #renew(entry: Entry, audience: readonly string[], slot: Slot): Promise<JwtSvid> {
@@ -158,29 +163,46 @@ export class JwtIdentities {
   }
 
   *#slots(): Iterable<Slot> {
-    for (const slots of this.#identities.values()) yield* slots.values();
+    for (const identity of this.#identities.values()) yield* identity.slots();
   }
 
   #slot(entry: Entry, audience: readonly string[]): Slot {
-    const slots = touch(this.#identities, identityKey(entry), this.#options.identities, () => new Map<string, Slot>());
-    return touch(slots, JSON.stringify(audience), this.#options.perIdentity, newSlot);
+    let identity = this.#byEntry.get(entry);
+    if (identity === undefined || identity.isGone) {
+      identity = this.#identities.of(identityKey(entry), () => new Identity(this.#options.perIdentity));
+      this.#byEntry.set(entry, identity);
+    }
+    identity.isUsed = true;
+    return identity.slot(audience);
   }
 }
+
+/** The tokens of one identity. */
+class Identity implements Used {
+  isUsed = true;
+  isGone = false;
+  readonly #slots: Recent<Slot>;
+
+  constructor(capacity: number) {
+    this.#slots = new Recent(capacity);
+  }
+
+  slot(audience: readonly string[]): Slot {
+    // JSON of a list begins with a bracket, so that an audience that does too is written as JSON itself.
+    const [only = ''] = audience;
+    const isPlain = audience.length === 1 && only.charCodeAt(0) !== BRACKET;
+    return this.#slots.of(isPlain ? only : JSON.stringify(audience), newSlot);
+  }
+
+  slots(): Iterable<Slot> {
+    return this.#slots.values();
+  }
+}
+
+const BRACKET = 0x5b;
 
 function newSlot(): Slot {
-  return { svid: undefined, kid: undefined, renewAt: 0, pending: undefined, failures: 0, retryAt: 0 };
-}
-
-/** The value under `key`, made if missing, now the most recently used; the least recently used goes when there are too many. */
-function touch<T>(map: Map<string, T>, key: string, capacity: number, make: () => T): T {
-  const value = map.get(key) ?? make();
-  map.delete(key);
-  map.set(key, value);
-  if (map.size > capacity) {
-    const [oldest] = map.keys();
-    if (oldest !== undefined) map.delete(oldest);
-  }
-  return value;
+  return { svid: undefined, kid: undefined, renewAt: 0, pending: undefined, failures: 0, retryAt: 0, isUsed: false, isGone: false };
 }
 
 const identityKeys = new WeakMap<Entry, string>();

@@ -94,3 +94,40 @@ test('after a step back of the clock a token from the future is not handed out',
   clock.step(-60_000);
   t.is(await fetch('a', 'x'), '2');
 });
+
+test('no two lists of audiences share a token, whatever they look like', async (t) => {
+  const { signer, fetch } = setUp(100);
+  const lists = [['x'], ['["x"]'], ['["x","y"]'], ['x', 'y'], ['["["]'], ['['], ['"x"'], ['x","y'], ['x\n', 'y'], ['x', '\ny'], ['[]']];
+  for (const list of lists) await fetch('a', ...list);
+  t.is(signer.count, lists.length);
+  for (const list of lists) await fetch('a', ...list);
+  t.is(signer.count, lists.length);
+});
+
+test('a token that is used again stays, whatever else is asked for meanwhile', async (t) => {
+  const { signer, fetch } = setUp(10);
+  await fetch('a', 'often');
+  for (let i = 0; i < 200; i += 1) {
+    await fetch('a', 'often');
+    await fetch('a', `once-${i}`);
+  }
+  t.is(signer.count, 201);
+});
+
+test('what is kept is bounded in both directions', async (t) => {
+  const { jwt, fetch } = setUp(3, 4);
+  for (let i = 0; i < 50; i += 1) {
+    for (let audience = 0; audience < 10; audience += 1) await fetch(`w/${i}`, `x${audience}`);
+    t.true(jwt.describeAll().tokens <= 12);
+  }
+});
+
+test('an identity that had to go begins anew, for whoever still holds its entry', async (t) => {
+  const { signer, jwt } = setUp(3, 1);
+  const [a, b] = [testEntry('a'), testEntry('b')];
+  t.is((await jwt.fetch(a, ['x'])).token, '1');
+  t.is((await jwt.fetch(b, ['x'])).token, '2');
+  t.is((await jwt.fetch(a, ['x'])).token, '3');
+  t.is((await jwt.fetch(testEntry('a'), ['x'])).token, '3');
+  t.is(signer.count, 3);
+});
