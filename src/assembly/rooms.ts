@@ -1,7 +1,7 @@
 import { Attestation } from '../attestation/attestor.ts';
 import type { Caller } from '../attestation/caller.ts';
 import { UnixAttestor } from '../attestation/unix.ts';
-import { newKeyPair } from '../authority/keys.ts';
+import { newEncodedKeyPair } from '../authority/keys.ts';
 import type { Config } from '../config/config.ts';
 import type { AttestationOutcome } from '../events.ts';
 import { Entitlements } from '../identity/entitlements.ts';
@@ -53,7 +53,7 @@ export async function openRooms(config: Config, kubernetes: KubernetesRooms | un
     ...(kubernetes === undefined ? {} : { timeoutMs: attestationTimeoutOf(config) }),
     onAttested: (caller, selectors, durationMs) => events.publish('attested', { ...whoOf(caller), outcome: outcomeOf(selectors), durationMs }),
   });
-  const x509 = new X509Identities({ ...x509Config, capacity: limits.identities }, { signer: authority.x509, newKeyPair, clock, random, events });
+  const x509 = new X509Identities({ ...x509Config, capacity: limits.identities }, { signer: authority.x509, newKeyPair: newEncodedKeyPair, clock, random, events });
   const jwt = new JwtIdentities(
     { ttlMs: jwtConfig.ttlMs, perIdentity: limits.jwtPerIdentity, identities: limits.identities },
     { signer: authority.jwt, clock, random, events },

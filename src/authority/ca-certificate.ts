@@ -1,14 +1,15 @@
-import 'reflect-metadata';
 import { X509Certificate as OpenSslCertificate, type KeyObject } from 'node:crypto';
-import * as x509 from '@peculiar/x509';
 import { idOfTrustDomain, type TrustDomain } from '../spiffe/id.ts';
-import { constraintProblem, NAME_CONSTRAINTS_OID, readNameConstraints, type NameConstraints } from './name-constraints.ts';
+import { nameText } from './certificate.ts';
+import { KEY_USAGE, NAME_TAG, OID } from './certificate-form.ts';
+import { CertificateReader } from './certificate-reader.ts';
+import { constraintProblem, readNameConstraints, type NameConstraints } from './name-constraints.ts';
 
 /** The certificate of a CA above the node, read but not judged. */
 export interface CaCertificate {
   readonly der: Buffer;
   readonly openssl: OpenSslCertificate;
-  readonly parsed: x509.X509Certificate;
+  readonly parsed: CertificateReader;
   /** In one line, for texts. */
   readonly name: string;
   readonly isSelfSigned: boolean;
@@ -28,29 +29,26 @@ export interface CaProblem {
   readonly remedy: string;
 }
 
-const { KeyUsageFlags } = x509;
-
 /** What path validation understands here: an unknown critical extension refuses the certificate (RFC 5280 §4.2). */
 const UNDERSTOOD: readonly string[] = [14, 15, 17, 19, 30, 32, 35, 37].map((arc) => `2.5.29.${arc}`);
 
-const ANY_EXTENDED_USE = '2.5.29.37.0';
 const PROPER_CA = 'issue a CA certificate with CA:TRUE and the key usage keyCertSign';
 
 /** @throws Error when `der` is not one certificate and nothing else. */
 export function readCa(der: Buffer): CaCertificate {
   const openssl = new OpenSslCertificate(der);
   if (openssl.raw.length !== der.length) throw new Error('bytes follow the certificate');
-  const parsed = new x509.X509Certificate(der);
-  const constraints = parsed.getExtension(NAME_CONSTRAINTS_OID);
+  const parsed = new CertificateReader(der);
+  const constraints = parsed.extension(OID.nameConstraints);
   return {
     der,
     openssl,
     parsed,
-    name: parsed.subject || `(no subject, serial ${openssl.serialNumber})`,
+    name: nameText(openssl.subject) || `(no subject, serial ${openssl.serialNumber})`,
     isSelfSigned: openssl.checkIssued(openssl) && openssl.verify(openssl.publicKey),
-    subjectKeyId: Buffer.from(parsed.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId ?? '', 'hex'),
-    pathLength: parsed.getExtension(x509.BasicConstraintsExtension)?.pathLength,
-    constraints: constraints === null ? undefined : readNameConstraints(Buffer.from(constraints.value)),
+    subjectKeyId: parsed.subjectKeyId ?? Buffer.of(),
+    pathLength: parsed.basicConstraints?.pathLength,
+    constraints: constraints && readNameConstraints(constraints.value),
     notBefore: openssl.validFromDate.getTime(),
     notAfter: openssl.validToDate.getTime(),
   };
@@ -70,10 +68,15 @@ export function datesProblem(ca: CaCertificate, now: number): CaProblem | undefi
 
 /** Why no CA under it serves both sides of mutual TLS: some verifiers apply it to all below (X509-SVID §4.4). */
 export function extendedUseWarning(ca: CaCertificate): string | undefined {
-  const uses = ca.parsed.getExtension(x509.ExtendedKeyUsageExtension)?.usages;
-  if (uses === undefined || uses.includes(ANY_EXTENDED_USE)) return undefined;
-  const isBoth = [x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth].every((use) => uses.includes(use));
+  const uses = ca.parsed.extendedKeyUsage;
+  if (uses === undefined || uses.includes(OID.anyExtendedKeyUsage)) return undefined;
+  const isBoth = [OID.serverAuth, OID.clientAuth].every((use) => uses.includes(use));
   return isBoth ? undefined : `the extended key usage of "${ca.name}" lacks serverAuth or clientAuth: many TLS stacks will refuse what is signed under it`;
+}
+
+/** The URIs among the subject alternative names of a certificate. */
+export function urisOf({ names }: CertificateReader): readonly string[] {
+  return names.filter(({ tag }) => tag === NAME_TAG.uri).map(({ text }) => text);
 }
 
 /** EC P-256 or P-384, or RSA of at least 2048 bits: what every client of the Workload API can verify. */
@@ -92,22 +95,20 @@ export function keyProblem(key: KeyObject): string | undefined {
 export const GOOD_KEYS = 'use an EC key on P-256 or P-384, or an RSA key of at least 2048 bits';
 
 function signingProblem({ parsed, subjectKeyId }: CaCertificate): CaProblem | undefined {
-  if (parsed.getExtension(x509.BasicConstraintsExtension)?.ca !== true) return { what: 'it is not a CA: it lacks CA:TRUE (X509-SVID §4.1)', remedy: PROPER_CA };
-  const usage = parsed.getExtension(x509.KeyUsagesExtension);
-  if (usage === null || (usage.usages & KeyUsageFlags.keyCertSign) === 0) {
+  if (parsed.basicConstraints?.isCa !== true) return { what: 'it is not a CA: it lacks CA:TRUE (X509-SVID §4.1)', remedy: PROPER_CA };
+  if (((parsed.keyUsage?.bits ?? 0) & KEY_USAGE.keyCertSign) === 0) {
     return { what: 'it may not sign certificates: it lacks the key usage keyCertSign (X509-SVID §4.3)', remedy: PROPER_CA };
   }
-  if (parsed.subject === '') return { what: 'its subject is empty (RFC 5280 §4.1.2.6)', remedy: 'issue it with a subject' };
+  if (parsed.isSubjectEmpty) return { what: 'its subject is empty (RFC 5280 §4.1.2.6)', remedy: 'issue it with a subject' };
   if (subjectKeyId.length === 0) return { what: 'it has no subject key identifier (RFC 5280 §4.2.1.2)', remedy: 'issue it with one' };
   return undefined;
 }
 
 function namesProblem({ parsed, constraints }: CaCertificate, trustDomain: TrustDomain): CaProblem | undefined {
   const id = idOfTrustDomain(trustDomain);
-  const names = parsed.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
-  const foreign = names.find(({ type, value }) => type === 'url' && /^spiffe:/i.test(value) && value !== id);
+  const foreign = urisOf(parsed).find((uri) => /^spiffe:/i.test(uri) && uri !== id);
   if (foreign !== undefined) {
-    return { what: `its SPIFFE ID is ${foreign.value} and not ${id} (X509-SVID §3.2, §5.1)`, remedy: 'use the CA of this trust domain, or one without SPIFFE ID' };
+    return { what: `its SPIFFE ID is ${foreign} and not ${id} (X509-SVID §3.2, §5.1)`, remedy: 'use the CA of this trust domain, or one without SPIFFE ID' };
   }
   const constrained = constraints === undefined ? undefined : constraintProblem(constraints, trustDomain);
   if (constrained !== undefined) return { what: `${constrained} (X509-SVID §4.2)`, remedy: 'use a CA that may sign for this trust domain' };
@@ -117,16 +118,15 @@ function namesProblem({ parsed, constraints }: CaCertificate, trustDomain: Trust
 function strengthProblem({ openssl, parsed, isSelfSigned }: CaCertificate): CaProblem | undefined {
   const weak = keyProblem(openssl.publicKey);
   if (weak !== undefined) return { what: weak, remedy: GOOD_KEYS };
-  const { hash } = parsed.signatureAlgorithm;
   // Nobody verifies the signature of an anchor.
-  if (!isSelfSigned && /^(SHA-1|MD5)$/i.test(hash?.name ?? '')) return { what: `it is signed with ${hash.name}`, remedy: 'have it signed with SHA-256 or better' };
+  if (!isSelfSigned && parsed.weakHash !== undefined) return { what: `it is signed with ${parsed.weakHash}`, remedy: 'have it signed with SHA-256 or better' };
   return undefined;
 }
 
 function criticalProblem({ parsed }: CaCertificate): CaProblem | undefined {
-  const unknown = parsed.extensions.find(({ critical, type }) => critical && !UNDERSTOOD.includes(type));
+  const unknown = parsed.extensions.find(({ isCritical, oid }) => isCritical && !UNDERSTOOD.includes(oid));
   if (unknown === undefined) return undefined;
-  return { what: `its critical extension ${unknown.type} is not understood (RFC 5280 §4.2)`, remedy: 'issue it without that extension, or not critical' };
+  return { what: `its critical extension ${unknown.oid} is not understood (RFC 5280 §4.2)`, remedy: 'issue it without that extension, or not critical' };
 }
 
 function iso(ms: number): string {

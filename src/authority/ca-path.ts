@@ -1,4 +1,5 @@
 import type { TrustDomain } from '../spiffe/id.ts';
+import { nameText } from './certificate.ts';
 import { datesProblem, profileProblem, type CaCertificate, type CaProblem } from './ca-certificate.ts';
 
 /** The way from a CA up to a root that is believed. */
@@ -73,7 +74,7 @@ function noPath({ start, trustDomain, now }: PathRequest): CaProblem {
   const own = profileProblem(start, trustDomain) ?? datesProblem(start, now);
   if (own !== undefined) return own;
   if (start.isSelfSigned) return { what: 'it is a root that is not among those that are believed', remedy: 'add it to the roots' };
-  const { issuer } = start.parsed;
+  const issuer = nameText(start.openssl.issuer);
   return { what: `no root that is given verifies it; its issuer is "${issuer}"`, remedy: 'add the root at the end of that path to the roots, and what lies between to the certificate' };
 }
 

@@ -1,17 +1,18 @@
-import 'reflect-metadata';
-import { createHash, X509Certificate as OpenSslCertificate, type KeyObject, type webcrypto } from 'node:crypto';
-import * as x509 from '@peculiar/x509';
+import { X509Certificate as OpenSslCertificate, type KeyObject } from 'node:crypto';
 import { SignetError } from '../errors.ts';
 import type { Random } from '../random.ts';
 import { idOfTrustDomain, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
-import { readElements } from './der.ts';
+import { authorityKeyId, basicConstraints, extension, KEY_USAGE, keyIdOf, keyUsage, nameElement, OID, requestInfo, subjectAltName, subjectKeyId, tbsCertificate } from './certificate-form.ts';
+import { CertificateReader } from './certificate-reader.ts';
 import type { KeyPair } from './keys.ts';
-import { NAME_CONSTRAINTS_OID, permittingUriHost, type NameConstraint } from './name-constraints.ts';
+import { permittingUriHost, type NameConstraint } from './name-constraints.ts';
+import { serialFrom } from './serials.ts';
+import { schemeOf, signed } from './signature.ts';
 
 /** A CA certificate with its key. */
 export interface Issuer extends KeyPair {
   readonly certificate: Buffer;
-  /** RFC 4514, as it stands in the certificate. */
+  /** In one line, for texts. */
   readonly subject: string;
   /** The subject's DER: verifiers compare octets, so that what is below copies it (RFC 5280 §4.1.2.4). */
   readonly subjectName: Buffer;
@@ -22,10 +23,13 @@ export interface Issuer extends KeyPair {
   readonly notAfter: number;
 }
 
+/** What a leaf is to hold. */
 export interface CertificateRequest {
   readonly id: SpiffeId;
-  readonly publicKey: KeyObject;
+  /** SubjectPublicKeyInfo in DER. */
+  readonly publicKey: Buffer;
   readonly dnsNames: readonly string[];
+  /** Whole seconds, in milliseconds since the Unix epoch. */
   readonly notBefore: number;
   readonly notAfter: number;
 }
@@ -41,9 +45,7 @@ export interface IntermediateRequest {
   readonly notAfter: number;
 }
 
-const { KeyUsageFlags } = x509;
-
-const EXPLICIT_VERSION = 0xa0;
+const CA_USES = keyUsage(KEY_USAGE.keyCertSign | KEY_USAGE.crlSign);
 
 /** A self-signed CA certificate whose SPIFFE ID is that of the trust domain (X509-SVID §3.2, Appendix A). */
 export async function createRoot(
@@ -51,22 +53,14 @@ export async function createRoot(
   request: { id: SpiffeId; notBefore: number; notAfter: number },
   random: Random,
 ): Promise<Buffer> {
-  const serial = newSerial(random);
+  const serial = serialFrom(random);
+  const publicKey = spkiOf(keys.publicKey);
   // A distinct name for each root keeps path builders from trying the wrong one.
-  const name = `O=Signet, 2.5.4.5=${serial}`;
-  return build({
-    serial,
-    subject: name,
-    issuer: name,
-    ...request,
-    keys: { publicKey: keys.publicKey, signer: keys.privateKey },
-    extensions: [
-      new x509.BasicConstraintsExtension(true, undefined, true),
-      new x509.KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
-      new x509.SubjectAlternativeNameExtension([{ type: 'url', value: request.id }]),
-      new x509.SubjectKeyIdentifierExtension(keyId(keys.publicKey).toString('hex')),
-    ],
-  });
+  const name = nameElement([OID.organization, 'Signet'], [OID.serialNumber, serial]);
+  const extensions = [basicConstraints(true), CA_USES, subjectAltName(request.id, []), subjectKeyId(keyIdOf(publicKey))];
+  const { algorithm } = schemeOf(keys.privateKey);
+  const { notBefore, notAfter } = request;
+  return signed(tbsCertificate({ serial, algorithm, issuer: name, subject: name, notBefore, notAfter, publicKey, extensions }), keys.privateKey);
 }
 
 /**
@@ -74,68 +68,26 @@ export async function createRoot(
  * constraint to that trust domain (§4.2).
  */
 export async function createIntermediate(issuer: SigningCa, request: IntermediateRequest, random: Random): Promise<Buffer> {
-  const serial = newSerial(random);
-  const extensions: x509.Extension[] = [
-    new x509.BasicConstraintsExtension(true, 0, true),
-    new x509.KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
-    new x509.SubjectAlternativeNameExtension([{ type: 'url', value: idOfTrustDomain(request.trustDomain) }]),
-    new x509.SubjectKeyIdentifierExtension(keyId(request.publicKey).toString('hex')),
-    new x509.AuthorityKeyIdentifierExtension(issuer.subjectKeyId.toString('hex')),
+  const serial = serialFrom(random);
+  const publicKey = spkiOf(request.publicKey);
+  const extensions = [
+    basicConstraints(true, 0),
+    CA_USES,
+    subjectAltName(idOfTrustDomain(request.trustDomain), []),
+    subjectKeyId(keyIdOf(publicKey)),
+    authorityKeyId(issuer.subjectKeyId),
   ];
-  if (request.nameConstraint === 'uri') {
-    extensions.push(new x509.Extension(NAME_CONSTRAINTS_OID, true, permittingUriHost(request.trustDomain)));
-  }
-  return build({
-    serial,
-    subject: nodeCaName(serial),
-    issuer: new x509.Name(issuer.subjectName),
-    notBefore: request.notBefore,
-    notAfter: request.notAfter,
-    keys: { publicKey: request.publicKey, signer: issuer.privateKey },
-    extensions,
-  });
+  if (request.nameConstraint === 'uri') extensions.push(extension(OID.nameConstraints, true, permittingUriHost(request.trustDomain)));
+  const { algorithm } = schemeOf(issuer.privateKey);
+  const { notBefore, notAfter } = request;
+  const tbs = tbsCertificate({ serial, algorithm, issuer: issuer.subjectName, subject: nodeCaName(serial), notBefore, notAfter, publicKey, extensions });
+  return signed(tbs, issuer.privateKey);
 }
 
 /** A PKCS #10 request in DER for a node CA, for a CA that wants to see that its asker holds the key (RFC 2986 §4). */
 export async function createCsr(keys: KeyPair, trustDomain: TrustDomain, random: Random): Promise<Buffer> {
-  const request = await x509.Pkcs10CertificateRequestGenerator.create({
-    name: nodeCaName(newSerial(random)),
-    keys: {
-      publicKey: keys.publicKey.toCryptoKey(importAlgorithm(keys.publicKey), true, ['verify']),
-      privateKey: signingKey(keys.privateKey),
-    },
-    signingAlgorithm: signatureAlgorithm(keys.privateKey),
-    extensions: [
-      new x509.BasicConstraintsExtension(true, 0, true),
-      new x509.KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
-      new x509.SubjectAlternativeNameExtension([{ type: 'url', value: idOfTrustDomain(trustDomain) }]),
-    ],
-  });
-  return Buffer.from(request.rawData);
-}
-
-/** A leaf with the profile of X509-SVID §4 and Appendix A, signed by `issuer`. */
-export async function createLeaf(issuer: Issuer, request: CertificateRequest, random: Random): Promise<{ der: Buffer; serial: string }> {
-  const serial = newSerial(random);
-  const names: x509.JsonGeneralNames = [{ type: 'url', value: request.id }];
-  for (const value of request.dnsNames) names.push({ type: 'dns', value });
-  const der = await build({
-    serial,
-    subject: 'O=Signet',
-    issuer: new x509.Name(issuer.subjectName),
-    notBefore: request.notBefore,
-    notAfter: request.notAfter,
-    keys: { publicKey: request.publicKey, signer: issuer.privateKey },
-    extensions: [
-      new x509.BasicConstraintsExtension(false, undefined, true),
-      new x509.KeyUsagesExtension(KeyUsageFlags.digitalSignature, true),
-      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth, x509.ExtendedKeyUsage.clientAuth]),
-      new x509.SubjectAlternativeNameExtension(names),
-      new x509.SubjectKeyIdentifierExtension(keyId(request.publicKey).toString('hex')),
-      new x509.AuthorityKeyIdentifierExtension(issuer.subjectKeyId.toString('hex')),
-    ],
-  });
-  return { der, serial };
+  const extensions = [basicConstraints(true, 0), CA_USES, subjectAltName(idOfTrustDomain(trustDomain), [])];
+  return signed(requestInfo(nodeCaName(serialFrom(random)), spkiOf(keys.publicKey), extensions), keys.privateKey);
 }
 
 /**
@@ -146,32 +98,26 @@ export async function createLeaf(issuer: Issuer, request: CertificateRequest, ra
 export function issuerFrom(certificate: Buffer, keys: KeyPair): Issuer {
   const openssl = new OpenSslCertificate(certificate);
   if (!openssl.checkPrivateKey(keys.privateKey)) throw new SignetError('state_refused', 'the CA certificate and the private key do not belong together');
-  const parsed = new x509.X509Certificate(certificate);
-  const usage = parsed.getExtension(x509.KeyUsagesExtension);
-  if (!openssl.ca || usage === null || (usage.usages & KeyUsageFlags.keyCertSign) === 0) {
+  const read = new CertificateReader(certificate);
+  if (!openssl.ca || ((read.keyUsage?.bits ?? 0) & KEY_USAGE.keyCertSign) === 0) {
     throw new SignetError('state_refused', 'the CA certificate may not sign certificates: it needs CA:TRUE and the key usage keyCertSign (X509-SVID §4.1, §4.3)');
   }
-  const subjectKeyId = parsed.getExtension(x509.SubjectKeyIdentifierExtension)?.keyId;
-  if (subjectKeyId === undefined) throw new SignetError('state_refused', 'the CA certificate has no subject key identifier (RFC 5280 §4.2.1.2)');
+  if (read.subjectKeyId === undefined) throw new SignetError('state_refused', 'the CA certificate has no subject key identifier (RFC 5280 §4.2.1.2)');
   return {
     ...keys,
     certificate,
-    subject: parsed.subject,
-    subjectName: namesOf(certificate).subject,
-    subjectKeyId: Buffer.from(subjectKeyId, 'hex'),
+    subject: nameText(openssl.subject),
+    // Copies: a view would keep the whole certificate for a name.
+    subjectName: Buffer.from(read.subject),
+    subjectKeyId: Buffer.from(read.subjectKeyId),
     notBefore: openssl.validFromDate.getTime(),
     notAfter: openssl.validToDate.getTime(),
   };
 }
 
-/** The DER of the names in a certificate (RFC 5280 §4.1). */
-export function namesOf(certificate: Buffer): { readonly issuer: Buffer; readonly subject: Buffer } {
-  const [tbs] = readElements(certificate).flatMap(({ content }) => readElements(content));
-  const fields = tbs === undefined ? [] : readElements(tbs.content);
-  // The version is absent from version 1.
-  const [, , issuer, , subject] = fields[0]?.tag === EXPLICIT_VERSION ? fields.slice(1) : fields;
-  if (issuer === undefined || subject === undefined) throw new RangeError('the certificate has no issuer or subject field');
-  return { issuer: issuer.whole, subject: subject.whole };
+/** A name in one line, from the form that Node has from OpenSSL. Empty when it is. */
+export function nameText(name: string | undefined): string {
+  return (name ?? '').replaceAll('\n', ', ');
 }
 
 /** The last whole second: X.509 times have no fractions. Milliseconds since the Unix epoch. */
@@ -179,78 +125,12 @@ export function wholeSecond(ms: number): number {
   return Math.floor(ms / 1000) * 1000;
 }
 
-interface Parts {
-  readonly serial: string;
-  readonly subject: string;
-  readonly issuer: string | x509.Name;
-  readonly notBefore: number;
-  readonly notAfter: number;
-  readonly keys: { readonly publicKey: KeyObject; readonly signer: KeyObject };
-  readonly extensions: x509.Extension[];
-}
-
-async function build(parts: Parts): Promise<Buffer> {
-  const certificate = await x509.X509CertificateGenerator.create({
-    serialNumber: parts.serial,
-    subject: parts.subject,
-    issuer: parts.issuer,
-    notBefore: new Date(parts.notBefore),
-    notAfter: new Date(parts.notAfter),
-    publicKey: new x509.PublicKey(parts.keys.publicKey.export({ format: 'der', type: 'spki' })),
-    signingKey: signingKey(parts.keys.signer),
-    signingAlgorithm: signatureAlgorithm(parts.keys.signer),
-    extensions: parts.extensions,
-  });
-  return Buffer.from(certificate.rawData);
-}
-
-/** An imported key is kept, since a CA signs many leaves. */
-const imported = new WeakMap<KeyObject, CryptoKey>();
-
-function signingKey(key: KeyObject): CryptoKey {
-  const known = imported.get(key);
-  if (known !== undefined) return known;
-  const made = key.toCryptoKey(importAlgorithm(key), false, ['sign']);
-  imported.set(key, made);
-  return made;
-}
-
-function importAlgorithm(key: KeyObject): webcrypto.EcKeyImportParams | webcrypto.RsaHashedImportParams {
-  if (key.asymmetricKeyType === 'rsa') return { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
-  return { name: 'ECDSA', namedCurve: isP384(key) ? 'P-384' : 'P-256' };
-}
-
-function signatureAlgorithm(key: KeyObject): webcrypto.EcdsaParams | webcrypto.RsaHashedImportParams {
-  if (key.asymmetricKeyType === 'rsa') return { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
-  return { name: 'ECDSA', hash: isP384(key) ? 'SHA-384' : 'SHA-256' };
-}
-
-function isP384(key: KeyObject): boolean {
-  return key.asymmetricKeyDetails?.namedCurve === 'secp384r1';
+/** SubjectPublicKeyInfo in DER. */
+export function spkiOf(publicKey: KeyObject): Buffer {
+  return publicKey.export({ format: 'der', type: 'spki' });
 }
 
 /** A distinct name for each node CA keeps path builders from trying the wrong one. */
-function nodeCaName(serial: string): string {
-  return `O=Signet, OU=Node CA, 2.5.4.5=${serial}`;
-}
-
-/** Positive, at most 16 octets, 126 random bits (RFC 5280 §4.1.2.2), as hexadecimal text. */
-function newSerial(random: Random): string {
-  const bytes = Buffer.from(random.bytes(16));
-  // The second highest bit set and the highest clear: never zero, never negative, always of one length.
-  bytes[0] = ((bytes[0] ?? 0) & 0x3f) | 0x40;
-  return bytes.toString('hex');
-}
-
-/** RFC 7093 §2 method 1: the first 160 bits of SHA-256 over the key's bit string, which FIPS modules allow too. */
-function keyId(publicKey: KeyObject): Buffer {
-  const spki = new x509.PublicKey(publicKey.export({ format: 'der', type: 'spki' })).rawData;
-  return createHash('sha256').update(subjectPublicKeyBits(Buffer.from(spki))).digest().subarray(0, 20);
-}
-
-/** The content of the BIT STRING of a SubjectPublicKeyInfo, without the octet that counts unused bits. */
-function subjectPublicKeyBits(spki: Buffer): Buffer {
-  const [, bits] = readElements(spki).flatMap(({ content }) => readElements(content));
-  if (bits === undefined) throw new RangeError('the public key is not a SubjectPublicKeyInfo');
-  return bits.content.subarray(1);
+function nodeCaName(serial: string): Buffer {
+  return nameElement([OID.organization, 'Signet'], [OID.organizationalUnit, 'Node CA'], [OID.serialNumber, serial]);
 }

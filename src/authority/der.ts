@@ -21,13 +21,38 @@ export function readElements(der: Buffer): DerElement[] {
   return elements;
 }
 
-/** Writes one element; its content is what `parts` are together, at most 65,535 octets. */
+/** Writes one element; its content is what `parts` are together, less than 16 MiB. */
 export function derElement(tag: number, ...parts: readonly Buffer[]): Buffer {
-  const content = Buffer.concat(parts);
-  const { length } = content;
-  if (length < 0x80) return Buffer.concat([Buffer.of(tag, length), content]);
-  if (length < 0x100) return Buffer.concat([Buffer.of(tag, 0x81, length), content]);
-  return Buffer.concat([Buffer.of(tag, 0x82, length >> 8, length & 0xff), content]);
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  const header = Buffer.alloc(headerSize(length));
+  writeHeader(header, 0, tag, length);
+  return Buffer.concat([header, ...parts]);
+}
+
+/** Octets of the tag and the length of an element whose content has `length` octets. */
+export function headerSize(length: number): number {
+  if (length < 0x80) return 2;
+  if (length < 0x100) return 3;
+  return length < 0x1_0000 ? 4 : 5;
+}
+
+/**
+ * Writes tag and length into `target` at `at`, in the shortest form (X.690 §10.1). Returns where the content begins.
+ *
+ * @throws RangeError from 16 MiB on: no certificate is that long.
+ */
+export function writeHeader(target: Buffer, at: number, tag: number, length: number): number {
+  if (length > 0xff_ffff) throw new RangeError(`an element of ${length} octets is too long`);
+  target[at] = tag;
+  const size = headerSize(length);
+  if (size === 2) {
+    target[at + 1] = length;
+    return at + 2;
+  }
+  const octets = size - 2;
+  target[at + 1] = 0x80 | octets;
+  target.writeUIntBE(length, at + 2, octets);
+  return at + size;
 }
 
 function contentOf(der: Buffer, at: number): { start: number; end: number } {

@@ -1,10 +1,11 @@
-import 'reflect-metadata';
-import type { KeyObject } from 'node:crypto';
-import * as x509 from '@peculiar/x509';
+import { X509Certificate as OpenSslCertificate } from 'node:crypto';
 import { messageOf } from '../errors.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import type { SignedX509 } from '../spiffe/signing.ts';
 import { readCa, type CaCertificate } from './ca-certificate.ts';
+import { nameText } from './certificate.ts';
+import { NAME_TAG } from './certificate-form.ts';
+import { CertificateReader } from './certificate-reader.ts';
 import { findPath, isProblem } from './ca-path.ts';
 import { leafProblems, type LeafProblem } from './lint.ts';
 
@@ -20,7 +21,8 @@ export interface AnsweredLeaf {
 export interface AskedLeaf {
   readonly trustDomain: TrustDomain;
   readonly id: SpiffeId;
-  readonly publicKey: KeyObject;
+  /** SubjectPublicKeyInfo in DER. */
+  readonly publicKey: Buffer;
   readonly dnsNames: readonly string[];
   readonly ttlMs: number;
   /** DER of the roots that are believed; the leaf must end at one of them. */
@@ -46,11 +48,12 @@ export function judgeIssuedLeaf(answer: AnsweredLeaf, asked: AskedLeaf, now: num
 }
 
 function judge({ leaf: der, others }: AnsweredLeaf, asked: AskedLeaf, now: number): LeafJudgement {
-  const leaf = new x509.X509Certificate(der);
+  const openssl = new OpenSslCertificate(der);
+  const leaf = new CertificateReader(der);
   const [below, anchors] = [others.map(readCa), asked.roots.map(readCa)];
-  const issuer = [...below, ...anchors].find((ca) => isIssuerOf(ca, leaf));
-  if (issuer === undefined) return problem('issuer', `what came with it does not hold its issuer "${leaf.issuer}", nor do the roots of the bundle`);
-  const [notBefore, notAfter] = [leaf.notBefore.getTime(), leaf.notAfter.getTime()];
+  const issuer = [...below, ...anchors].find((ca) => isIssuerOf(ca, openssl, leaf));
+  if (issuer === undefined) return problem('issuer', `what came with it does not hold its issuer "${nameText(openssl.issuer)}", nor do the roots of the bundle`);
+  const [notBefore, notAfter] = [openssl.validFromDate.getTime(), openssl.validToDate.getTime()];
   const expected = { id: asked.id, publicKey: asked.publicKey, dnsNames: orderOf(leaf, asked.dnsNames), notBefore, notAfter };
   const problems = [...leafProblems(der, expected, { ...issuer, certificate: issuer.der }), ...datesOf(notBefore, notAfter, asked, now)];
   const path = findPath({ start: issuer, others: below, anchors, trustDomain: asked.trustDomain, below: 0, now });
@@ -58,19 +61,16 @@ function judge({ leaf: der, others }: AnsweredLeaf, asked: AskedLeaf, now: numbe
   if (problems.length > 0 || isProblem(path)) return { problems };
   const chain = [der, ...path.chain.map((ca) => ca.der)];
   // A verifier takes it for no longer than it takes what stands above it.
-  return { signed: { chain, serial: leaf.serialNumber.toLowerCase(), notBefore, notAfter: Math.min(notAfter, path.notAfter) } };
+  return { signed: { chain, serial: openssl.serialNumber.toLowerCase(), notBefore, notAfter: Math.min(notAfter, path.notAfter) } };
 }
 
-function isIssuerOf(ca: CaCertificate, leaf: x509.X509Certificate): boolean {
-  if (ca.parsed.subject !== leaf.issuer) return false;
-  const authority = leaf.getExtension(x509.AuthorityKeyIdentifierExtension)?.keyId;
-  return authority === undefined || authority === ca.subjectKeyId.toString('hex');
+function isIssuerOf(ca: CaCertificate, openssl: OpenSslCertificate, { authorityKeyId }: CertificateReader): boolean {
+  return ca.openssl.subject === openssl.issuer && authorityKeyId?.equals(ca.subjectKeyId) !== false;
 }
 
 /** DNS names are a set (RFC 5280 §4.2.1.6), and a CA may write them in any order. */
-function orderOf(leaf: x509.X509Certificate, asked: readonly string[]): readonly string[] {
-  const names = leaf.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
-  const found = names.filter(({ type }) => type === 'dns').map(({ value }) => value);
+function orderOf({ names }: CertificateReader, asked: readonly string[]): readonly string[] {
+  const found = names.filter(({ tag }) => tag === NAME_TAG.dns).map(({ text }) => text);
   const isSame = found.length === asked.length && found.every((name) => asked.includes(name)) && asked.every((name) => found.includes(name));
   return isSame ? found : asked;
 }

@@ -1,7 +1,7 @@
-import { createHash, createPrivateKey, createPublicKey, generateKeyPair, type KeyObject } from 'node:crypto';
+import { createECDH, createHash, createPrivateKey, createPublicKey, generateKeyPair, getFips, type KeyObject } from 'node:crypto';
 import { promisify } from 'node:util';
 import type { JwtAuthority } from '../spiffe/bundle.ts';
-import type { KeyType } from '../spiffe/key-type.ts';
+import type { EncodedKeyPair, KeyType } from '../spiffe/key-type.ts';
 
 export interface KeyPair {
   readonly publicKey: KeyObject;
@@ -20,6 +20,44 @@ export function newKeyPair(type: KeyType): Promise<KeyPair> {
     case 'rsa-2048':
       return generate('rsa', { modulusLength: 2048 });
   }
+}
+
+/** A P-256 key in PKCS#8 as OpenSSL writes it (RFC 5208 §5, RFC 5915 §3), without the private key's and the point's octets. */
+const PKCS8_P256 = Buffer.concat([
+  Buffer.from('308187020100301306072a8648ce3d020106082a8648ce3d030107046d306b0201010420', 'hex'),
+  Buffer.alloc(32),
+  Buffer.from('a144034200', 'hex'),
+  Buffer.alloc(65),
+]);
+const PKCS8_PRIVATE_END = 68;
+const PKCS8_PUBLIC_AT = 73;
+/** RFC 5480 §2: a P-256 key in a SubjectPublicKeyInfo, up to the point. */
+const SPKI_P256 = Buffer.from('3059301306072a8648ce3d020106082a8648ce3d030107034200', 'hex');
+
+const p256 = createECDH('prime256v1');
+
+/**
+ * A new key pair for an SVID, without key objects: those and their encoding cost more than the key. P-256 is made at once, the
+ * others in the thread pool. Node's ECDH does not go through OpenSSL's providers, so that in FIPS mode the pool makes P-256 too.
+ */
+export function newEncodedKeyPair(type: KeyType): EncodedKeyPair | Promise<EncodedKeyPair> {
+  const encoding = { publicKeyEncoding: { format: 'der', type: 'spki' }, privateKeyEncoding: { format: 'der', type: 'pkcs8' } } as const;
+  if (type === 'rsa-2048') return generate('rsa', { modulusLength: 2048, ...encoding });
+  if (type === 'ec-p384') return generate('ec', { namedCurve: 'P-384', ...encoding });
+  return getFips() === 1 ? generate('ec', { namedCurve: 'P-256', ...encoding }) : newP256();
+}
+
+function newP256(): EncodedKeyPair {
+  const point = p256.generateKeys();
+  const secret = p256.getPrivateKey();
+  // Not from Node's pool: a key lives for hours, and shares memory with nothing.
+  const privateKey = Buffer.allocUnsafeSlow(PKCS8_P256.length);
+  privateKey.set(PKCS8_P256);
+  // Without its leading zeros, as a number has none.
+  privateKey.set(secret, PKCS8_PRIVATE_END - secret.length);
+  privateKey.set(point, PKCS8_PUBLIC_AT);
+  secret.fill(0);
+  return { publicKey: Buffer.concat([SPKI_P256, point]), privateKey };
 }
 
 /** Unencrypted PKCS#8 DER, the form that the Workload API hands out (§5.2.1). */

@@ -3,9 +3,6 @@ import { derElement, readElements } from './der.ts';
 /** Whether a CA certificate names the trust domain that it may sign for (RFC 5280 §4.2.1.10). */
 export type NameConstraint = 'none' | 'uri';
 
-/** RFC 5280 §4.2.1.10 */
-export const NAME_CONSTRAINTS_OID = '2.5.29.30';
-
 const SEQUENCE = 0x30;
 const PERMITTED = 0xa0;
 const EXCLUDED = 0xa1;

@@ -1,15 +1,14 @@
-import 'reflect-metadata';
-import * as x509 from '@peculiar/x509';
 import { messageOf, SignetError } from '../errors.ts';
 import type { Random } from '../random.ts';
 import { idOfTrustDomain, parseSpiffeId, type TrustDomain } from '../spiffe/id.ts';
-import { profileProblem, readCa, type CaCertificate } from './ca-certificate.ts';
+import { profileProblem, readCa, urisOf, type CaCertificate } from './ca-certificate.ts';
 import { findPath, isProblem, type CaPath } from './ca-path.ts';
-import { createLeaf, issuerFrom, namesOf, type Issuer } from './certificate.ts';
+import { issuerFrom, spkiOf, type Issuer } from './certificate.ts';
+import { KEY_USAGE, OID } from './certificate-form.ts';
 import type { IntermediateAnswer } from './intermediate-source.ts';
 import { newKeyPair, type KeyPair } from './keys.ts';
-import { lintLeaf } from './lint.ts';
-import { NAME_CONSTRAINTS_OID, permittedUriHosts, type NameConstraint } from './name-constraints.ts';
+import { LeafMint } from './leaf-mint.ts';
+import { permittedUriHosts, type NameConstraint } from './name-constraints.ts';
 import type { Rotating } from './rotation.ts';
 
 /** A node CA whose answer has passed. Its `notAfter` is the first end on its way to the root. */
@@ -41,10 +40,8 @@ export interface NodeCaAsked {
   readonly acceptUnconstrainedCA?: boolean;
 }
 
-const { KeyUsageFlags } = x509;
-
 /** What a node CA may do (X509-SVID §4.3; digitalSignature is what some CAs renew by). */
-const ALLOWED_USES = KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign | KeyUsageFlags.digitalSignature;
+const ALLOWED_USES = KEY_USAGE.keyCertSign | KEY_USAGE.crlSign | KEY_USAGE.digitalSignature;
 
 /** A node CA that ends sooner than this is of no use. */
 const SHORTEST_LIFE_MS = 10_000;
@@ -94,9 +91,8 @@ export async function trySigning(issuer: Issuer, trustDomain: TrustDomain, rando
   const { publicKey } = await newKeyPair('ec-p256');
   const id = parseSpiffeId(`${idOfTrustDomain(trustDomain)}/trial`);
   // Whole seconds inside the issuer's validity; the leaf is thrown away, so that it need not be valid now.
-  const asked = { id, publicKey, dnsNames: [], notBefore: issuer.notBefore, notAfter: issuer.notAfter };
-  const { der } = await createLeaf(issuer, asked, random);
-  lintLeaf(der, asked, issuer);
+  const asked = { id, publicKey: spkiOf(publicKey), dnsNames: [], notBefore: issuer.notBefore, notAfter: issuer.notAfter };
+  await new LeafMint(random).mint(issuer, asked);
 }
 
 function readAnswer(answer: IntermediateAnswer, trustDomain: TrustDomain, now: number): { ca: CaCertificate; path: CaPath } {
@@ -128,7 +124,7 @@ function* findings(ca: CaCertificate, asked: NodeCaAsked, path: CaPath, now: num
   if (asked.acceptUnconstrainedCA !== true) yield* limitFindings(ca, asked);
   if (ca.notAfter > asked.latestEnd) yield `it ends at ${iso(ca.notAfter)}, later than ${iso(asked.latestEnd)}, which was asked for`;
   const above = path.chain[1] ?? path.root;
-  const isNamed = namesOf(ca.der).issuer.equals(namesOf(above.der).subject);
+  const isNamed = ca.parsed.issuer.equals(above.parsed.subject);
   if (!isNamed) yield 'its issuer is not, octet by octet, the subject of the CA above it (RFC 5280 §4.1.2.4)';
   if (path.notAfter - now < SHORTEST_LIFE_MS) yield `it or a CA above it ends at ${iso(path.notAfter)}, in less than ${SHORTEST_LIFE_MS / 1000} s`;
 }
@@ -139,17 +135,15 @@ function* keyFindings(ca: CaCertificate, keys: KeyPair): Iterable<string> {
 
 function* uriFindings(ca: CaCertificate, trustDomain: TrustDomain): Iterable<string> {
   const id = idOfTrustDomain(trustDomain);
-  const names = ca.parsed.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
-  const uris = names.filter(({ type }) => type === 'url').map(({ value }) => value);
+  const uris = urisOf(ca.parsed);
   if (uris.length !== 1 || uris[0] !== id) yield `its URI SANs are ${JSON.stringify(uris)} and not ["${id}"] (X509-SVID §3.2)`;
 }
 
 function* useFindings(ca: CaCertificate): Iterable<string> {
-  const constraints = ca.parsed.getExtension(x509.BasicConstraintsExtension);
-  if (constraints?.critical !== true) yield 'its basic constraints are not critical (RFC 5280 §4.2.1.9)';
-  const usage = ca.parsed.getExtension(x509.KeyUsagesExtension);
-  if (usage?.critical !== true) yield 'its key usage is not critical (X509-SVID §4.3)';
-  if (((usage?.usages ?? 0) & ~ALLOWED_USES) !== 0) yield 'its key usage allows more than signing certificates, CRLs and data';
+  const { basicConstraints: constraints, keyUsage: usage } = ca.parsed;
+  if (constraints?.isCritical !== true) yield 'its basic constraints are not critical (RFC 5280 §4.2.1.9)';
+  if (usage?.isCritical !== true) yield 'its key usage is not critical (X509-SVID §4.3)';
+  if (((usage?.bits ?? 0) & ~ALLOWED_USES) !== 0) yield 'its key usage allows more than signing certificates, CRLs and data';
 }
 
 /** What not every upstream can give, and an operator may do without. */
@@ -163,7 +157,7 @@ function* limitFindings(ca: CaCertificate, { nameConstraint, trustDomain }: Node
 /** Exactly the one host and nothing less: a second one would let this node sign for another trust domain. */
 function isConstrainedTo(ca: CaCertificate, trustDomain: TrustDomain): boolean {
   const hosts = ca.constraints === undefined ? undefined : permittedUriHosts(ca.constraints);
-  const isCritical = ca.parsed.extensions.some(({ type, critical }) => type === NAME_CONSTRAINTS_OID && critical);
+  const isCritical = ca.parsed.extension(OID.nameConstraints)?.isCritical === true;
   return isCritical && hosts !== undefined && hosts.every((host) => host === trustDomain);
 }
 

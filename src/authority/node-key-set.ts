@@ -1,11 +1,9 @@
-import 'reflect-metadata';
 import { constants, createPublicKey, sign, verify, type KeyObject, type webcrypto } from 'node:crypto';
-import * as x509 from '@peculiar/x509';
 import * as v from 'valibot';
 import { messageOf, SignetError } from '../errors.ts';
 import type { JwtAuthority } from '../spiffe/bundle.ts';
 import { idOfTrustDomain, type TrustDomain } from '../spiffe/id.ts';
-import { keyProblem, readCa, type CaCertificate } from './ca-certificate.ts';
+import { keyProblem, readCa, urisOf, type CaCertificate } from './ca-certificate.ts';
 import { findPath, isProblem, type CaPath } from './ca-path.ts';
 import { jwtAuthority, type KeyPair } from './keys.ts';
 
@@ -163,8 +161,7 @@ function pathOf(x5c: readonly string[], { roots, trustDomain }: KeySetTrust, now
 /** Other CAs stand under the root too, and none of them speaks for a node. */
 function checkId(ca: CaCertificate, trustDomain: TrustDomain): void {
   const id = idOfTrustDomain(trustDomain);
-  const names = ca.parsed.getExtension(x509.SubjectAlternativeNameExtension)?.names.items ?? [];
-  const uris = names.filter(({ type }) => type === 'url').map(({ value }) => value);
+  const uris = urisOf(ca.parsed);
   if (uris.length === 1 && uris[0] === id) return;
   throw refused(`the URI SANs of "${ca.name}", which has signed it, are ${JSON.stringify(uris)} and not ["${id}"]: it is no node CA`);
 }

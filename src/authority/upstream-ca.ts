@@ -3,7 +3,7 @@ import { messageOf } from '../errors.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { datesProblem, extendedUseWarning, GOOD_KEYS, keyProblem, profileProblem, readCa, type CaCertificate } from './ca-certificate.ts';
 import { findPath, isProblem } from './ca-path.ts';
-import { namesOf, type SigningCa } from './certificate.ts';
+import type { SigningCa } from './certificate.ts';
 
 /** A CA whose key is held here, as its operator gave it. Certificates are DER. */
 export interface CaMaterial {
@@ -63,7 +63,7 @@ export function judgeCa(material: CaMaterial, trustDomain: TrustDomain, now: num
   const valid = given.filter((root) => datesProblem(root, now) === undefined);
   return {
     privateKey: material.privateKey,
-    subjectName: namesOf(start.der).subject,
+    subjectName: start.parsed.subject,
     subjectKeyId: start.subjectKeyId,
     certificate: start.der,
     chain: path.chain.map(({ der }) => der),

@@ -4,8 +4,8 @@ import type { Random } from '../random.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { pathOf, trustDomainOf } from '../spiffe/id.ts';
 import type { SignedX509, X509Request, X509Signer } from '../spiffe/signing.ts';
-import { createLeaf, wholeSecond, type CertificateRequest, type Issuer } from './certificate.ts';
-import { lintLeaf } from './lint.ts';
+import { wholeSecond, type CertificateRequest, type Issuer } from './certificate.ts';
+import { LeafMint } from './leaf-mint.ts';
 
 /** What a signer on the node signs with at this moment. */
 export interface IssuerSource {
@@ -28,13 +28,13 @@ export class NodeX509Signer implements X509Signer {
   readonly #source: IssuerSource;
   readonly #trustDomain: TrustDomain;
   readonly #clock: Clock;
-  readonly #random: Random;
+  readonly #mint: LeafMint;
 
   constructor(source: IssuerSource, trustDomain: TrustDomain, clock: Clock, random: Random) {
     this.#source = source;
     this.#trustDomain = trustDomain;
     this.#clock = clock;
-    this.#random = random;
+    this.#mint = new LeafMint(random);
   }
 
   horizon(): number {
@@ -48,8 +48,7 @@ export class NodeX509Signer implements X509Signer {
     const issuer = this.#source.issuer();
     const intermediates = this.#source.intermediates();
     const asked = this.#plan(request, issuer);
-    const { der, serial } = await createLeaf(issuer, asked, this.#random);
-    lintLeaf(der, asked, issuer);
+    const { der, serial } = await this.#mint.mint(issuer, asked);
     return { chain: [der, ...intermediates], serial, notBefore: asked.notBefore, notAfter: asked.notAfter };
   }
 

@@ -1,12 +1,8 @@
-import 'reflect-metadata';
-import type { KeyObject, webcrypto } from 'node:crypto';
-import * as x509 from '@peculiar/x509';
+import { createPrivateKey } from 'node:crypto';
+import { nameElement, OID, requestInfo, subjectAltName } from '../authority/certificate-form.ts';
+import { signed } from '../authority/signature.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
-
-interface KeyPair {
-  readonly publicKey: KeyObject;
-  readonly privateKey: KeyObject;
-}
+import type { EncodedKeyPair } from '../spiffe/key-type.ts';
 
 interface Names {
   readonly id: SpiffeId;
@@ -17,24 +13,7 @@ interface Names {
  * A PKCS #10 request in DER for an X.509-SVID (RFC 2986; X509-SVID §4). It asks for the names and no more: what else stands in the
  * certificate is the profile of the CA.
  */
-export async function createLeafRequest(keys: KeyPair, { id, dnsNames }: Names): Promise<Buffer> {
-  const { publicKey, privateKey } = keys;
-  const algorithm = algorithmOf(privateKey);
-  const names: x509.JsonGeneralNames = [{ type: 'url', value: id }];
-  for (const value of dnsNames) names.push({ type: 'dns', value });
-  const request = await x509.Pkcs10CertificateRequestGenerator.create({
-    name: 'O=Signet',
-    keys: { publicKey: publicKey.toCryptoKey(algorithm, true, ['verify']), privateKey: privateKey.toCryptoKey(algorithm, false, ['sign']) },
-    signingAlgorithm: algorithm,
-    extensions: [new x509.SubjectAlternativeNameExtension(names)],
-  });
-  return Buffer.from(request.rawData);
+export function createLeafRequest({ publicKey, privateKey }: EncodedKeyPair, { id, dnsNames }: Names): Promise<Buffer> {
+  const info = requestInfo(nameElement([OID.organization, 'Signet']), publicKey, [subjectAltName(id, dnsNames)]);
+  return signed(info, createPrivateKey({ key: privateKey, format: 'der', type: 'pkcs8' }));
 }
-
-function algorithmOf({ asymmetricKeyType: type, asymmetricKeyDetails: details }: KeyObject): Algorithm {
-  if (type === 'rsa') return { name: 'RSASSA-PKCS1-v1_5', hash: 'SHA-256' };
-  const isP384 = details?.namedCurve === 'secp384r1';
-  return { name: 'ECDSA', namedCurve: isP384 ? 'P-384' : 'P-256', hash: isP384 ? 'SHA-384' : 'SHA-256' };
-}
-
-type Algorithm = { readonly name: string; readonly hash: string } & Partial<webcrypto.EcKeyImportParams>;

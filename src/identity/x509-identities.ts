@@ -1,11 +1,10 @@
-import type { KeyObject } from 'node:crypto';
 import type { Alarm, Clock } from '../clock.ts';
 import { messageOf, SignetError } from '../errors.ts';
 import type { EventBus } from '../events.ts';
 import type { Random } from '../random.ts';
 import { entryKey, type Entry } from '../spiffe/entry.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
-import type { KeyType } from '../spiffe/key-type.ts';
+import type { EncodedKeyPair, KeyType } from '../spiffe/key-type.ts';
 import type { X509Request, X509Signer } from '../spiffe/signing.ts';
 import type { X509Svid } from '../spiffe/svid.ts';
 import { createLeafRequest } from './leaf-request.ts';
@@ -22,7 +21,7 @@ export interface X509IdentitiesOptions {
 
 export interface X509Tools {
   readonly signer: X509Signer;
-  readonly newKeyPair: (type: KeyType) => Promise<{ publicKey: KeyObject; privateKey: KeyObject }>;
+  readonly newKeyPair: (type: KeyType) => EncodedKeyPair | Promise<EncodedKeyPair>;
   readonly clock: Clock;
   readonly random: Random;
   readonly events: EventBus;
@@ -281,7 +280,7 @@ class X509Identity {
     const keys = await newKeyPair(this.#keyType);
     const signed = await signer.sign(this.#requestFor(keys), this.#signal);
     const renewal = this.#svid !== undefined;
-    this.#svid = { ...signed, id: this.#entry.id, privateKey: keys.privateKey.export({ format: 'der', type: 'pkcs8' }) };
+    this.#svid = { ...signed, id: this.#entry.id, privateKey: keys.privateKey };
     this.#issuedAt = clock.now();
     // It may have become outdated while it was made.
     this.#renewAt = this.#isOutdated ? this.#issuedAt : renewalOf(this.#issuedAt, signed.notAfter, random);
@@ -297,7 +296,7 @@ class X509Identity {
     for (const reader of [...this.#readers]) reader();
   }
 
-  #requestFor(keys: { publicKey: KeyObject; privateKey: KeyObject }): X509Request {
+  #requestFor(keys: EncodedKeyPair): X509Request {
     const { id, dnsNames } = this.#entry;
     const heldUntil = this.current()?.notAfter;
     return {

@@ -1,4 +1,3 @@
-import type { KeyObject } from 'node:crypto';
 import type { TrustBundle } from './bundle.ts';
 import type { SpiffeId } from './id.ts';
 
@@ -14,8 +13,8 @@ export interface X509Signer {
 
 export interface X509Request {
   readonly id: SpiffeId;
-  /** The workload's public key. */
-  readonly publicKey: KeyObject;
+  /** The workload's public key: SubjectPublicKeyInfo in DER. */
+  readonly publicKey: Buffer;
   readonly ttlMs: number;
   readonly dnsNames: readonly string[];
   /**

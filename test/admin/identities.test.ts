@@ -5,7 +5,7 @@ import { X509Identities } from '../../src/identity/x509-identities.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { until } from '../support/kernel-processes.ts';
 import { entry } from './filled-source.ts';
-import { newKeyPair } from '../../src/authority/keys.ts';
+import { newEncodedKeyPair } from '../../src/authority/keys.ts';
 
 const HERE = entry('spiffe://example.org/here', ['unix:uid:1']);
 const OTHER = entry('spiffe://example.org/other', ['unix:uid:1']);
@@ -17,7 +17,7 @@ function x509(clock: FakeClock): X509Identities {
   const options = { keyType: 'ec-p256', ttlMs: HOUR, capacity: 10 } as const;
   return new X509Identities(options, {
     signer: { sign, horizon: () => Infinity },
-    newKeyPair,
+    newKeyPair: newEncodedKeyPair,
     clock,
     random,
     events: new EventBus(),

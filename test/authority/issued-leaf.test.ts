@@ -1,6 +1,7 @@
 import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
 import test from 'ava';
+import { spkiOf } from '../../src/authority/certificate.ts';
 import { judgeIssuedLeaf, type AskedLeaf } from '../../src/authority/issued-leaf.ts';
 import { newKeyPair } from '../../src/authority/keys.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../src/spiffe/id.ts';
@@ -21,7 +22,7 @@ const foreign = await testCa({ uris: ['spiffe://other.test'] });
 const ASKED: AskedLeaf = {
   trustDomain: parseTrustDomain('example.org'),
   id: parseSpiffeId(ID),
-  publicKey: workload.publicKey,
+  publicKey: spkiOf(workload.publicKey),
   dnsNames: [],
   ttlMs: HOUR,
   roots: [root.certificate],

@@ -1,10 +1,11 @@
-import { decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose';
+import { decodeJwt, decodeProtectedHeader, jwtVerify, SignJWT } from 'jose';
 import test from 'ava';
 import { jwtAuthority, newKeyPair } from '../../src/authority/keys.ts';
 import { NodeJwtSigner, type JwtKeySource } from '../../src/authority/jwt-signer.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../src/spiffe/id.ts';
 import type { JwtRequest } from '../../src/spiffe/signing.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { SeededRandom } from '../support/kernel-random.ts';
 
 const MINUTE = 60_000;
 const ID = parseSpiffeId('spiffe://example.org/a');
@@ -76,4 +77,38 @@ for (const [rule, what, more] of [
 
 test('an aborted request is not signed', async (t) => {
   await t.throwsAsync(setUp().signer.sign(request(), AbortSignal.abort(new Error('enough'))), { message: 'enough' });
+});
+
+/** Letters that JSON escapes, that UTF-8 writes in several octets, halves of pairs, and what ends a text too soon. */
+const AWKWARD = 'ab"\\/\b\f\n\r\t\0\u0001\u001f\u007f\u0080\u2028\u2029é日😀\ud800\udc00\ufeff\uffff{}[],:\'';
+
+test('JS-14: whatever the audiences are, header and claims are the octets that jose writes, and jose verifies the token', async (t) => {
+  const dice = new SeededRandom(t.log);
+  for (let round = 0; round < 400; round += 1) {
+    const issuer = dice.below(2) === 0 ? undefined : `https://${dice.text(AWKWARD, dice.below(10))}`;
+    const { clock, signer } = setUp(24 * 60 * MINUTE, issuer);
+    const audience = Array.from({ length: 1 + dice.below(4) }, () => dice.text(AWKWARD, 1 + dice.below(30)));
+    const { token, issuedAt, expiresAt } = await signer.sign(request({ audience, ttlMs: 1_000 * (1 + dice.below(3_600)) }), signal);
+    const claims = { sub: ID, aud: audience, exp: expiresAt / 1000, iat: issuedAt / 1000, ...(issuer === undefined ? {} : { iss: issuer }) };
+    const expected = await new SignJWT(claims).setProtectedHeader({ alg: 'ES256', kid, typ: 'JWT' }).sign(keys.privateKey);
+    t.deepEqual(token.split('.').slice(0, 2), expected.split('.').slice(0, 2), JSON.stringify(audience));
+    const { payload } = await jwtVerify(token, keys.publicKey, { currentDate: new Date(clock.now()), algorithms: ['ES256'] });
+    t.is(payload.sub, ID);
+  }
+});
+
+test('a token names the key that has signed it, also when keys change places', async (t) => {
+  const clock = new FakeClock();
+  const other = await newKeyPair('ec-p256');
+  const both = [{ ...keys, kid, notAfter: clock.now() + 24 * 60 * MINUTE }, { ...other, kid: jwtAuthority(other.publicKey).kid, notAfter: clock.now() + 24 * 60 * MINUTE }] as const;
+  let turn = 0;
+  const source: JwtKeySource = { ready: async () => undefined, jwtKey: () => both[turn % 2 === 0 ? 0 : 1] };
+  const signer = new NodeJwtSigner(source, parseTrustDomain('example.org'), undefined, clock);
+  for (; turn < 6; turn += 1) {
+    const key = source.jwtKey();
+    const { token, kid: told } = await signer.sign(request(), signal);
+    t.is(told, key.kid);
+    t.is(decodeProtectedHeader(token).kid, key.kid);
+    await t.notThrowsAsync(jwtVerify(token, key.publicKey, { currentDate: new Date(clock.now()) }));
+  }
 });

@@ -2,7 +2,8 @@ import 'reflect-metadata';
 import type { KeyObject } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
 import test from 'ava';
-import { createLeaf, type CertificateRequest, type Issuer } from '../../src/authority/certificate.ts';
+import { spkiOf, type CertificateRequest, type Issuer } from '../../src/authority/certificate.ts';
+import { LeafMint } from '../../src/authority/leaf-mint.ts';
 import { newKeyPair } from '../../src/authority/keys.ts';
 import { lintLeaf } from '../../src/authority/lint.ts';
 import { SignetError } from '../../src/errors.ts';
@@ -20,7 +21,7 @@ const issuer = await testIssuer(NOW - HOUR, NOW + 24 * HOUR);
 const stranger = await testIssuer(NOW - HOUR, NOW + 24 * HOUR);
 const workload = await newKeyPair('ec-p256');
 const otherKey = await newKeyPair('ec-p256');
-const ASKED: CertificateRequest = { id: ID, publicKey: workload.publicKey, dnsNames: [], notBefore: NOW, notAfter: NOW + HOUR };
+const ASKED: CertificateRequest = { id: ID, publicKey: spkiOf(workload.publicKey), dnsNames: [], notBefore: NOW, notAfter: NOW + HOUR };
 
 const san = (names: x509.JsonGeneralNames, critical = false): x509.Extension => new x509.SubjectAlternativeNameExtension(names, critical);
 const ski = (bytes: string): x509.Extension => new x509.SubjectKeyIdentifierExtension(bytes);
@@ -53,7 +54,7 @@ async function leaf(wrong: Wrong = {}): Promise<Buffer> {
   const made = await x509.X509CertificateGenerator.create({
     serialNumber: wrong.serial ?? '4242',
     subject: wrong.subject ?? 'O=Signet',
-    issuer: wrong.issuerName ?? issuer.subject,
+    issuer: wrong.issuerName ?? new x509.Name(issuer.subjectName),
     notBefore: new Date(wrong.notBefore ?? NOW),
     notAfter: new Date(wrong.notAfter ?? NOW + HOUR),
     publicKey: new x509.PublicKey(publicKey.export({ format: 'der', type: 'spki' })),
@@ -72,9 +73,9 @@ test('a good leaf passes, whoever built it', async (t) => {
 for (const type of KEY_TYPES) {
   test(`what the authority builds passes: ${type}, with DNS names, across 2049 and 2050`, async (t) => {
     const far = await testIssuer(Date.UTC(2049, 11, 31), Date.UTC(2051, 0, 1));
-    const { publicKey } = await newKeyPair(type);
+    const publicKey = spkiOf((await newKeyPair(type)).publicKey);
     const asked = { id: parseSpiffeId(`spiffe://example.org/${'a'.repeat(2027)}`), publicKey, dnsNames: ['web', 'web.example.org'], notBefore: Date.UTC(2049, 11, 31, 23), notAfter: Date.UTC(2050, 0, 1, 1) };
-    const { der, serial } = await createLeaf(far, asked, systemRandom);
+    const { der, serial } = await new LeafMint(systemRandom).mint(far, asked);
     lintLeaf(der, asked, far);
     t.is(serial.length, 32);
   });

@@ -1,7 +1,7 @@
 import 'reflect-metadata';
 import * as x509 from '@peculiar/x509';
 import test from 'ava';
-import { createCsr, createIntermediate, namesOf } from '../../src/authority/certificate.ts';
+import { createCsr, createIntermediate } from '../../src/authority/certificate.ts';
 import { newKeyPair, type KeyPair } from '../../src/authority/keys.ts';
 import { constraintProblem, permittingUriHost, readNameConstraints } from '../../src/authority/name-constraints.ts';
 import { derElement } from '../../src/authority/der.ts';
@@ -10,6 +10,7 @@ import type { IntermediateAnswer } from '../../src/authority/intermediate-source
 import { issuerFrom } from '../../src/authority/certificate.ts';
 import { systemRandom } from '../../src/random.ts';
 import { parseTrustDomain } from '../../src/spiffe/id.ts';
+import { namesOf } from '../support/library-certificates.ts';
 import { testCa, type TestCa, type TestCaOptions } from '../support/authorities.ts';
 
 const NOW = Date.UTC(2030, 0, 1);

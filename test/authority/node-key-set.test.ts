@@ -4,7 +4,7 @@ import { compactVerify, importX509 } from 'jose';
 import { LARGEST_KEY_SET, signNodeKeys, verifyNodeKeys } from '../../src/authority/node-key-set.ts';
 import { jwtAuthority, newKeyPair } from '../../src/authority/keys.ts';
 import { NodeX509Signer } from '../../src/authority/x509-signer.ts';
-import { issuerFrom } from '../../src/authority/certificate.ts';
+import { issuerFrom, spkiOf } from '../../src/authority/certificate.ts';
 import { SignetError } from '../../src/errors.ts';
 import { systemRandom } from '../../src/random.ts';
 import { parseSpiffeId, parseTrustDomain } from '../../src/spiffe/id.ts';
@@ -89,7 +89,7 @@ test('the key of a leaf, and of any certificate that is no CA, signs no set', as
   const source = { ready: () => Promise.resolve(), issuer: () => issuer, intermediates: () => [ca.certificate, middle.certificate] };
   const signer = new NodeX509Signer(source, exampleOrg, new FakeClock(NOW), systemRandom);
   const id = parseSpiffeId('spiffe://example.org/workload');
-  const { chain } = await signer.sign({ id, publicKey: keys.publicKey, ttlMs: 3_600_000, dnsNames: [], csr: () => Promise.reject(new Error('nobody asks')) }, new AbortController().signal);
+  const { chain } = await signer.sign({ id, publicKey: spkiOf(keys.publicKey), ttlMs: 3_600_000, dnsNames: [], csr: () => Promise.reject(new Error('nobody asks')) }, new AbortController().signal);
   refuses(t, signNodeKeys(keys, chain, keySet([one])), /it is not a CA/);
   const isNoCa = await nodeCa(root, { ca: false });
   refuses(t, signedSet(isNoCa, keySet([one])), /it is not a CA/);

@@ -1,8 +1,9 @@
+import 'reflect-metadata';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import * as x509 from '@peculiar/x509';
 import type { ExecutionContext } from 'ava';
-import { createLeaf } from '../../src/authority/certificate.ts';
 import type { NameConstraint } from '../../src/authority/name-constraints.ts';
 import { EventBus } from '../../src/events.ts';
 import { createLog } from '../../src/log.ts';
@@ -12,6 +13,7 @@ import { parseSpiffeId } from '../../src/spiffe/id.ts';
 import { FilesUpstream } from '../../src/upstream/files.ts';
 import { caFiles, caTools, certificatePem, testCa } from '../support/authorities.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { createLeaf } from '../support/library-certificates.ts';
 import { testIf } from '../support/kernel-conditions.ts';
 import { temporaryDirectory } from '../support/kernel-processes.ts';
 import { openNodeAuthority, trustDomain, type Opened } from '../support/node-authorities.ts';
@@ -81,7 +83,7 @@ testIf(needsOpenssl, 'a node CA can make no further CA', async (t) => {
   const clock = new FakeClock();
   const { authority } = await openFiles(t, clock, caFiles(await testCa()), 'none');
   const issuer = authority.issuer();
-  const parent = { ...issuer, name: issuer.subject, keyId: issuer.subjectKeyId.toString('hex') };
+  const parent = { ...issuer, name: new x509.Name(issuer.subjectName), keyId: issuer.subjectKeyId.toString('hex') };
   const dates = { from: clock.now(), to: clock.now() + 60_000 };
   const below = await testCa({ parent, ...dates });
   const leaf = await testCa({ parent: below, ca: false, uses: 1, ...dates });

@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto';
 import test from 'ava';
 import type { Issuer } from '../../src/authority/certificate.ts';
-import { newKeyPair } from '../../src/authority/keys.ts';
+import { newEncodedKeyPair } from '../../src/authority/keys.ts';
 import { NodeX509Signer, type IssuerSource } from '../../src/authority/x509-signer.ts';
 import { SignetError } from '../../src/errors.ts';
 import { systemRandom } from '../../src/random.ts';
@@ -14,7 +14,7 @@ const HOUR = 3_600_000;
 const MINUTE = 60_000;
 const clock = new FakeClock();
 const NOW = clock.now();
-const keys = await newKeyPair('ec-p256');
+const keys = await newEncodedKeyPair('ec-p256');
 const day = await testIssuer(NOW - 12 * HOUR, NOW + 12 * HOUR);
 const { signal } = new AbortController();
 

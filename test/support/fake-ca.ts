@@ -1,11 +1,12 @@
 import 'reflect-metadata';
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
-import { createLeaf, namesOf, type CertificateRequest, type Issuer } from '../../src/authority/certificate.ts';
+import type { Issuer } from '../../src/authority/certificate.ts';
 import { permittingUriHost } from '../../src/authority/name-constraints.ts';
 import { systemRandom } from '../../src/random.ts';
 import { parseSpiffeId } from '../../src/spiffe/id.ts';
 import { certificatePem, testCa, type TestCa, type TestCaOptions } from './authorities.ts';
+import { createLeaf, namesOf, type LibraryLeafRequest } from './library-certificates.ts';
 import type { Answer, Origin, Request } from './fault-proxy.ts';
 
 const HOUR = 3_600_000;
@@ -91,7 +92,7 @@ export async function nodeCa({ ca, root }: FakeCa, { publicKey, body }: Asked, c
 }
 
 /** An X.509-SVID of `/a` as it should be, but for `changes`. `above`: as for a node CA. */
-export async function leaf({ ca, root }: FakeCa, { publicKey, body }: Asked, changes: Partial<CertificateRequest> = {}, above: readonly TestCa[] = [ca, root], signer = above[0] ?? ca): Promise<Signed> {
+export async function leaf({ ca, root }: FakeCa, { publicKey, body }: Asked, changes: Partial<LibraryLeafRequest> = {}, above: readonly TestCa[] = [ca, root], signer = above[0] ?? ca): Promise<Signed> {
   const now = Math.floor(Date.now() / 1_000) * 1_000;
   const proper = { id: parseSpiffeId('spiffe://example.org/a'), publicKey, dnsNames: [], notBefore: now - 60_000, notAfter: now + parseInt(String(body['ttl'])) * 1_000 };
   const { der } = await createLeaf(issuerOf(signer), { ...proper, ...changes }, systemRandom);

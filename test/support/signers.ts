@@ -1,4 +1,4 @@
-import { newKeyPair } from '../../src/authority/keys.ts';
+import { newEncodedKeyPair } from '../../src/authority/keys.ts';
 import { SignetError } from '../../src/errors.ts';
 import type { Clock } from '../../src/clock.ts';
 import { EventBus } from '../../src/events.ts';
@@ -46,7 +46,10 @@ export function testEntry(path: string, more: Partial<Entry> = {}): Entry {
   return { id, selectors: ['unix:uid:1'], x509TtlMs: undefined, jwtTtlMs: undefined, dnsNames: [], hint: '', priority: 0, ...more };
 }
 
-export const fixedKeys = await newKeyPair('ec-p256').then((pair) => () => Promise.resolve(pair));
+const fixed = await newEncodedKeyPair('ec-p256');
+
+/** Always the same key. */
+export const fixedKeys = () => Promise.resolve(fixed);
 
 export const newEvents = (): EventBus => new EventBus();
 

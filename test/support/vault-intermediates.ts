@@ -3,7 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
-import { createCsr, createLeaf } from '../../src/authority/certificate.ts';
+import { createCsr } from '../../src/authority/certificate.ts';
 import { newKeyPair, type KeyPair } from '../../src/authority/keys.ts';
 import type { NameConstraint } from '../../src/authority/name-constraints.ts';
 import { NodeAuthority, type NodeAuthorityOptions } from '../../src/authority/node-authority.ts';
@@ -12,6 +12,7 @@ import { parseSpiffeId } from '../../src/spiffe/id.ts';
 import type { UpstreamRequest } from '../../src/upstream/upstream.ts';
 import { VaultIntermediate, type VaultIntermediateOptions, type VaultIntermediateTools } from '../../src/upstream/vault/intermediate.ts';
 import type { VaultAuth } from '../../src/upstream/vault/vault-options.ts';
+import { createLeaf } from './library-certificates.ts';
 import type { VaultServer } from './vault-server.ts';
 import { connect, directory, freshName, judgeRoot, trustDomain, type Told } from './vault-upstream.ts';
 

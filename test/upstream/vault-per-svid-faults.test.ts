@@ -1,5 +1,5 @@
 import test, { type ExecutionContext } from 'ava';
-import { createLeaf, createRoot, issuerFrom, type Issuer } from '../../src/authority/certificate.ts';
+import { createRoot, issuerFrom, type Issuer } from '../../src/authority/certificate.ts';
 import { judgeIssuedLeaf } from '../../src/authority/issued-leaf.ts';
 import { newKeyPair } from '../../src/authority/keys.ts';
 import { EventBus, type Events } from '../../src/events.ts';
@@ -13,6 +13,7 @@ import { VaultX509Signer } from '../../src/upstream/vault/per-svid.ts';
 import { VaultError } from '../../src/upstream/vault/vault-error.ts';
 import { certificatePem } from '../support/authorities.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { createLeaf } from '../support/library-certificates.ts';
 import { settle } from '../support/signers.ts';
 import { never, trustDomain, x509Request } from './vault-tools.ts';
 

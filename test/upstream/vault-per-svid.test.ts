@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
-import { newKeyPair } from '../../src/authority/keys.ts';
+import { newEncodedKeyPair } from '../../src/authority/keys.ts';
 import { X509Identities } from '../../src/identity/x509-identities.ts';
 import { KEY_TYPES } from '../../src/spiffe/key-type.ts';
 import type { SignedX509 } from '../../src/spiffe/signing.ts';
@@ -224,7 +224,7 @@ test('a start of 250 identities against a Vault that allows 100 requests in five
   const { signer } = perSvid(t, through, tools, { guard: { perSecond: 200, burst: 200, concurrency: 8 } });
   const failed: string[] = [];
   tools.events.on('issuanceFailed', ({ error }) => void failed.push(error));
-  const pair = await newKeyPair('ec-p256');
+  const pair = await newEncodedKeyPair('ec-p256');
   const { clock, random, events } = tools;
   const identities = new X509Identities({ keyType: 'ec-p256', ttlMs: 3_600_000, capacity: 500 }, { signer, newKeyPair: () => Promise.resolve(pair), clock, random, events });
   t.teardown(() => identities.close());
@@ -240,7 +240,7 @@ test('Vault sealed, and stopped: what is valid goes on, the requests wait, and a
   const tools = agentTools();
   const { signer } = perSvid(t, clientOf(t, t.context, tools), tools);
   const { clock, random, events } = tools;
-  const identities = new X509Identities({ keyType: 'ec-p256', ttlMs: 3_600_000, capacity: 10 }, { signer, newKeyPair, clock, random, events });
+  const identities = new X509Identities({ keyType: 'ec-p256', ttlMs: 3_600_000, capacity: 10 }, { signer, newKeyPair: newEncodedKeyPair, clock, random, events });
   t.teardown(() => identities.close());
   const stop = signer.onRecover(() => identities.retryFailed());
   t.teardown(stop);

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { FollowedRoots } from '../../src/authority/followed-roots.ts';
 import { judgeIssuedLeaf } from '../../src/authority/issued-leaf.ts';
-import { newKeyPair } from '../../src/authority/keys.ts';
+import { newEncodedKeyPair } from '../../src/authority/keys.ts';
 import { SystemClock } from '../../src/clock.ts';
 import { EventBus, type Events } from '../../src/events.ts';
 import { createLeafRequest } from '../../src/identity/leaf-request.ts';
@@ -123,7 +123,7 @@ export function perSvid(t: ExecutionContext, client: Client, tools: AgentTools, 
 
 export async function x509Request(path: string, more: { dnsNames?: readonly string[]; ttlMs?: number; keyType?: KeyType; id?: string } = {}): Promise<X509Request> {
   const { dnsNames = [], ttlMs = 3_600_000, keyType = 'ec-p256' } = more;
-  const keys = await newKeyPair(keyType);
+  const keys = await newEncodedKeyPair(keyType);
   const id = parseSpiffeId(more.id ?? `spiffe://${trustDomain}/${path}`);
   return { id, publicKey: keys.publicKey, ttlMs, dnsNames, csr: () => createLeafRequest(keys, { id, dnsNames }) };
 }

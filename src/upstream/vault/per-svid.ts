@@ -1,4 +1,3 @@
-import type { KeyObject } from 'node:crypto';
 import type { Clock } from '../../clock.ts';
 import { isSignetError, messageOf, SignetError } from '../../errors.ts';
 import type { EventBus } from '../../events.ts';
@@ -38,7 +37,7 @@ export type JudgeLeaf = (
   asked: {
     readonly trustDomain: TrustDomain;
     readonly id: SpiffeId;
-    readonly publicKey: KeyObject;
+    readonly publicKey: Buffer;
     readonly dnsNames: readonly string[];
     readonly ttlMs: number;
     readonly roots: readonly Buffer[];
