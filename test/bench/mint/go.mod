@@ -1,0 +1,3 @@
+module signet/test/bench/mint
+
+go 1.26.0
