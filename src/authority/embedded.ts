@@ -100,7 +100,14 @@ export class EmbeddedAuthority implements IssuerSource, JwtKeySource, BundleSour
   }
 
   async ready(): Promise<void> {
-    if (this.#keys.root === undefined || this.#keys.jwt === undefined) await this.#turning;
+    if (!this.#lacksKey()) return;
+    await this.#turning;
+    // The clock may have stepped while that turn made keys: what has become due since is made for whoever waits, not at the next alarm.
+    if (this.#lacksKey() && this.#failures === 0 && !this.#closed) await this.#turn();
+  }
+
+  #lacksKey(): boolean {
+    return this.#keys.root === undefined || this.#keys.jwt === undefined;
   }
 
   issuer(): Issuer {

@@ -54,6 +54,18 @@ test('FED-03: whenever the bundle changes, the key that signs at that moment is 
   }
 });
 
+test('when time leaps while keys are being made, whoever waits gets those that are due after it', async (t) => {
+  const { clock, authority } = await open(t);
+  const began = authority.issuer();
+  // The turn that prepares successors has begun, and what it makes has ended when it is made.
+  clock.advance(TTL / 2);
+  clock.advance(30 * TTL);
+  await authority.ready();
+  t.true(authority.issuer().notAfter > clock.now());
+  t.not(authority.issuer(), began);
+  t.true(authority.jwtKey().notAfter > clock.now());
+});
+
 test('FED-03: while new keys are being made for want of any other, nothing is signed with one that is not public', async (t) => {
   const { clock, authority } = await open(t);
   clock.step(3 * TTL);
