@@ -1,6 +1,7 @@
 /**
  * `node test/bench/mint.ts [ROUNDS [SECONDS]]`: how many X.509-SVIDs and JWT-SVIDs one core makes, beside Go's crypto/x509 where Go
- * is there. Each kind takes its turn in every round, each in a process of its own on the same one CPU; medians of the rounds.
+ * is there. Each kind takes its turn in every round, each in a process of its own on the same one CPU. For each second of CPU that the
+ * process took; medians of the rounds.
  * Prints `{ "rows": [{ "what", "per_second", "note"? }] }`.
  */
 import { spawnSync } from 'node:child_process';
