@@ -30,14 +30,17 @@ func setupAwait(flags *flag.FlagSet) func(context.Context, *options) (*report, e
 				continue
 			}
 			attempts++
-			c, response, err := fetchOnce(ctx, o.socket)
+			message, err := fetchRaw(o)
 			if err != nil {
 				last = err
 				continue
 			}
 			at := time.Now()
-			c.Close()
-			if _, err := checkSVID(response, at); err != nil {
+			response, err := decodeX509(message)
+			if err == nil {
+				_, err = checkSVID(response, at)
+			}
+			if err != nil {
 				return nil, err
 			}
 			sum.add(at.Sub(m.start), nil)
@@ -47,4 +50,14 @@ func setupAwait(flags *flag.FlagSet) func(context.Context, *options) (*report, e
 		}
 		return nil, fmt.Errorf("no X509-SVID within %s: %w", *patience, last)
 	}
+}
+
+// fetchRaw takes the first X509-SVID response on a connection of its own.
+func fetchRaw(o *options) ([]byte, error) {
+	l, err := newLoop(o.socket)
+	if err != nil {
+		return nil, err
+	}
+	defer l.end()
+	return l.once(l.dial(), pathX509, framed(nil), o.timeout)
 }

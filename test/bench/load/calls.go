@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,12 +54,26 @@ func hammer(ctx context.Context, o *options, workers int, b bounds, started *ato
 
 func setupFirst(flags *flag.FlagSet) func(context.Context, *options) (*report, error) {
 	n := flags.Int("n", 200, "connections, one after the other")
+	d := flags.Duration("d", maxDuration, "how long at most")
 	return func(ctx context.Context, o *options) (*report, error) {
 		if err := between("n", *n, maxOperations); err != nil {
 			return nil, err
 		}
+		if err := during("d", *d); err != nil {
+			return nil, err
+		}
+		b := bounds{count: *n, time: *d}
+		if o.via == viaRaw {
+			m := measure(o.pids)
+			load := fetchLoad{workers: 1, bounds: b, started: new(atomic.Int64), check: sometimesWhole}
+			sum, err := load.drive(ctx, o)
+			if err != nil {
+				return nil, err
+			}
+			return m.report(sum, o.settle).withDurations(sum), nil
+		}
 		m := measure(o.pids)
-		sum := hammer(ctx, o, 1, bounds{count: *n}, new(atomic.Int64), func(ctx context.Context, _ int) (time.Duration, error) {
+		sum := hammer(ctx, o, 1, b, new(atomic.Int64), func(ctx context.Context, _ int) (time.Duration, error) {
 			start := time.Now()
 			c, response, err := fetchOnce(ctx, o.socket)
 			if err != nil {
@@ -74,7 +84,7 @@ func setupFirst(flags *flag.FlagSet) func(context.Context, *options) (*report, e
 			_, err = checkSVID(response, time.Now())
 			return took, err
 		})
-		return m.report(sum, 0), nil
+		return m.report(sum, o.settle).withDurations(sum), nil
 	}
 }
 
@@ -109,6 +119,9 @@ func setupJWT(flags *flag.FlagSet) func(context.Context, *options) (*report, err
 		if err := shape.check(); err != nil {
 			return nil, err
 		}
+		if o.via == viaRaw {
+			return rawUnary(ctx, o, shape, rawJWT(*distinct))
+		}
 		connections, err := connectAll(ctx, o, *shape.connections, func(ctx context.Context, c *connection) error {
 			_, err := fetchJWT(ctx, c, "bench")
 			return err
@@ -135,7 +148,7 @@ func setupJWT(flags *flag.FlagSet) func(context.Context, *options) (*report, err
 			}
 			return took, err
 		})
-		return m.report(sum, 0), nil
+		return m.report(sum, o.settle), nil
 	}
 }
 
@@ -150,35 +163,14 @@ func fetchJWT(ctx context.Context, c *connection, audience string) (*workload.JW
 	return response.Svids[0], nil
 }
 
-func checkAudience(token, audience string) error {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return wrongAnswer("a token that is no JWS")
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return wrongAnswer("a token whose claims do not decode")
-	}
-	var one struct {
-		Audience string `json:"aud"`
-	}
-	var many struct {
-		Audience []string `json:"aud"`
-	}
-	if json.Unmarshal(payload, &many) == nil && slices.Equal(many.Audience, []string{audience}) {
-		return nil
-	}
-	if json.Unmarshal(payload, &one) == nil && one.Audience == audience {
-		return nil
-	}
-	return wrongAnswer(fmt.Sprintf("a token for another audience than %q", audience))
-}
-
 func setupValidate(flags *flag.FlagSet) func(context.Context, *options) (*report, error) {
 	shape := concurrencyFlags(flags)
 	return func(ctx context.Context, o *options) (*report, error) {
 		if err := shape.check(); err != nil {
 			return nil, err
+		}
+		if o.via == viaRaw {
+			return rawUnary(ctx, o, shape, rawValidate)
 		}
 		var svid *workload.JWTSVID
 		connections, err := connectAll(ctx, o, *shape.connections, func(ctx context.Context, c *connection) (err error) {
@@ -201,6 +193,6 @@ func setupValidate(flags *flag.FlagSet) func(context.Context, *options) (*report
 			}
 			return took, err
 		})
-		return m.report(sum, 0), nil
+		return m.report(sum, o.settle), nil
 	}
 }

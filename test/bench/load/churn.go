@@ -38,6 +38,18 @@ func setupChurn(flags *flag.FlagSet) func(context.Context, *options) (*report, e
 		m := measure(o.pids)
 		sampler := startSampler(o, bounds{count: *rounds, time: *duration}, &started)
 		b := bounds{count: *rounds, time: *duration}
+		if o.via == viaRaw {
+			load := fetchLoad{workers: *workers, bounds: b, started: &started, closing: true,
+				check: func(_ int64, message []byte) error { return isX509(message) }}
+			sum, err := load.drive(ctx, o)
+			samples := sampler()
+			if err != nil {
+				return nil, err
+			}
+			result := m.report(sum, o.settle)
+			result.Detail = churnDetail{samples}
+			return result, nil
+		}
 		sum := hammer(ctx, o, *workers, b, &started, func(ctx context.Context, _ int) (time.Duration, error) {
 			start := time.Now()
 			c, response, err := fetchOnce(ctx, o.socket)
@@ -52,7 +64,7 @@ func setupChurn(flags *flag.FlagSet) func(context.Context, *options) (*report, e
 			return took, err
 		})
 		samples := sampler()
-		result := m.report(sum, 3*time.Second)
+		result := m.report(sum, o.settle)
 		result.Detail = churnDetail{samples}
 		return result, nil
 	}

@@ -5,8 +5,12 @@
 //	load jwt -c C -conns K -d D    FetchJWTSVID; -distinct: a new audience for each call
 //	load validate -c C -conns K -d D
 //	load streams -n N -hold D      N FetchX509SVID streams on N connections: memory for each, idle CPU, memory after the close
-//	load storm -n N                N connections at one instant
+//	load storm -n N                N connections at one instant; -own UID: N processes, each under its own user
+//	load storms -n N -times T      one storm after the other, until one loses a caller
+//	load reconnect -n N            N streams that connect again when the agent is started again
+//	load fair -noise UID -victim UID -n N   first X509-SVIDs of one user, alone and beside the noise of another
 //	load churn -c C (-d D | -n N)  connect, fetch, close
+//	load one, load noise           what storm -own and fair start
 //	load rotate -n N -for D        N streams: how each renewal reached them
 //
 // Every command takes -socket PATH, -pid PID[,PID...] and -timeout D. Exit codes: 0 the load ran (errors of calls are
@@ -40,7 +44,16 @@ type options struct {
 	socket  string
 	pids    []int
 	timeout time.Duration
+	settle  time.Duration
+	via     string
 }
+
+// The two clients: frames written by hand, which cost so little that the agent is what is measured, and grpc-go, which is what
+// workloads have.
+const (
+	viaRaw  = "raw"
+	viaGRPC = "grpc-go"
+)
 
 // command reads its own flags in setup and returns the load.
 type command struct {
@@ -55,6 +68,11 @@ var commands = []command{
 	{"validate", setupValidate},
 	{"streams", setupStreams},
 	{"storm", setupStorm},
+	{"storms", setupStorms},
+	{"one", setupOne},
+	{"reconnect", setupReconnect},
+	{"noise", setupNoise},
+	{"fair", setupFair},
 	{"churn", setupChurn},
 	{"rotate", setupRotate},
 }
@@ -105,6 +123,8 @@ func runCommand(ctx context.Context, c command, args []string) (*report, error) 
 	flags := flag.NewFlagSet(c.name, flag.ContinueOnError)
 	flags.StringVar(&o.socket, "socket", "", "path of the Workload API's Unix socket")
 	flags.DurationVar(&o.timeout, "timeout", 20*time.Second, "longest wait for one answer")
+	flags.DurationVar(&o.settle, "settle", 0, "how long to wait before the memory afterwards is read")
+	flags.StringVar(&o.via, "via", viaRaw, "client: raw or grpc-go")
 	flags.Func("pid", "processes under test, the agent first: PID[,PID...]", func(text string) (err error) {
 		o.pids, err = parsePIDs(text)
 		return err
@@ -121,6 +141,10 @@ func runCommand(ctx context.Context, c command, args []string) (*report, error) 
 		return nil, usageError{fmt.Sprintf("unexpected argument %q", flags.Arg(0))}
 	case o.socket == "":
 		return nil, usageError{"-socket PATH is required"}
+	case o.via != viaRaw && o.via != viaGRPC:
+		return nil, usageError{fmt.Sprintf("-via %s: allowed are %s and %s", o.via, viaRaw, viaGRPC)}
+	case o.settle < 0 || o.settle > maxDuration:
+		return nil, usageError{fmt.Sprintf("-settle %s: allowed is 0 to %s", o.settle, maxDuration)}
 	case o.timeout <= 0 || o.timeout > maxDuration:
 		return nil, usageError{fmt.Sprintf("-timeout %s: allowed is more than 0 and at most %s", o.timeout, maxDuration)}
 	}

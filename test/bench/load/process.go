@@ -2,10 +2,12 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,4 +65,34 @@ func cpuSeconds(pid int) float64 {
 		return 0
 	}
 	return float64(t.Nano()) / 1e9
+}
+
+func usagesOf(pids []int) []usage {
+	all := make([]usage, len(pids))
+	for i, pid := range pids {
+		all[i] = usageOf(pid)
+	}
+	return all
+}
+
+// cpuDuring waits and returns the CPU seconds that each process spent meanwhile.
+func cpuDuring(ctx context.Context, pids []int, d time.Duration) []float64 {
+	spent := make([]float64, len(pids))
+	for i, pid := range pids {
+		spent[i] = -cpuSeconds(pid)
+	}
+	pause(ctx, d)
+	for i, pid := range pids {
+		spent[i] += cpuSeconds(pid)
+	}
+	return spent
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }

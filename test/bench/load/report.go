@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"time"
@@ -22,7 +23,9 @@ type report struct {
 	ErrorExample string          `json:"error_example,omitempty"`
 	ClientCPU    float64         `json:"client_cpu_s"`
 	Processes    []processReport `json:"processes,omitempty"` // in the order of -pid
-	Detail       any             `json:"detail,omitempty"`
+	// Each operation in microseconds, in the order of their ends; only where there are few.
+	DurationsUs []int64 `json:"durations_us,omitempty"`
+	Detail      any     `json:"detail,omitempty"`
 }
 
 // latency in milliseconds; percentiles by nearest rank.
@@ -38,6 +41,7 @@ type processReport struct {
 	PID    int     `json:"pid"`
 	CPU    float64 `json:"cpu_s"`
 	Before usage   `json:"before"`
+	Peak   peak    `json:"peak"`
 	After  usage   `json:"after"`
 }
 
@@ -86,8 +90,13 @@ type wrongAnswer string
 func (w wrongAnswer) Error() string { return string(w) }
 
 func codeOf(err error) string {
-	if _, wrong := err.(wrongAnswer); wrong {
+	var wrong wrongAnswer
+	var failed *failure
+	switch {
+	case errors.As(err, &wrong):
 		return "wrong_answer"
+	case errors.As(err, &failed):
+		return failed.code
 	}
 	return status.Code(err).String()
 }
@@ -98,6 +107,7 @@ type measurement struct {
 	before    []usage
 	cpu       []float64
 	clientCPU float64
+	peaks     func() []peak
 	start     time.Time
 }
 
@@ -110,12 +120,14 @@ func measure(pids []int) *measurement {
 	for _, pid := range pids {
 		m.cpu = append(m.cpu, cpuSeconds(pid))
 	}
+	m.peaks = watchPeaks(pids)
 	m.clientCPU = ownCPU()
 	m.start = time.Now()
 	return m
 }
 
-// report ends the measurement. The processes' memory is read after `settle`, when closed connections have been cleared away.
+// report ends the measurement. The processes' memory is read after `settle`, when closed connections have been cleared away; the
+// peak counts until then, because the clearing takes memory too.
 func (m *measurement) report(t *tally, settle time.Duration) *report {
 	elapsed := time.Since(m.start).Seconds()
 	r := &report{Count: len(t.durations), Seconds: elapsed, ClientCPU: ownCPU() - m.clientCPU}
@@ -129,8 +141,21 @@ func (m *measurement) report(t *tally, settle time.Duration) *report {
 		r.Processes = append(r.Processes, processReport{PID: pid, CPU: cpuSeconds(pid) - m.cpu[i], Before: m.before[i]})
 	}
 	time.Sleep(settle)
+	for i, p := range m.peaks() {
+		r.Processes[i].Peak = p
+	}
 	for i, pid := range m.pids {
 		r.Processes[i].After = usageOf(pid)
+	}
+	return r
+}
+
+// withDurations adds the operations one by one where there are at most a thousand.
+func (r *report) withDurations(t *tally) *report {
+	if len(t.durations) <= 1000 {
+		for _, d := range t.durations {
+			r.DurationsUs = append(r.DurationsUs, d.Microseconds())
+		}
 	}
 	return r
 }
@@ -155,4 +180,13 @@ func ownCPU() float64 {
 		return 0
 	}
 	return float64(r.Utime.Nano()+r.Stime.Nano()) / 1e9
+}
+
+func medianOf[T any](list []T, pick func(T) float64) float64 {
+	values := make([]float64, len(list))
+	for i, item := range list {
+		values[i] = pick(item)
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
 }

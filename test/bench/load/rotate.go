@@ -7,8 +7,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 )
 
 // rotation is how one new certificate reached the streams.
@@ -34,6 +32,9 @@ type rotateDetail struct {
 	Incomplete int            `json:"incomplete"` // rotations that did not reach every stream
 	Wrong      map[string]int `json:"wrong"`      // certificates that failed the checks, by reason
 	TTLSeconds float64        `json:"ttl_s"`      // notBefore to notAfter of the first certificate
+	// The size of a message, and what as many plain writes of that size to Unix sockets take.
+	MessageBytes int    `json:"message_bytes"`
+	Plain        *plain `json:"plain"`
 }
 
 // holder is what one stream holds now.
@@ -45,7 +46,7 @@ type holder struct {
 // watcher follows the certificates on all streams.
 type watcher struct {
 	mu        sync.Mutex
-	parsed    map[string]*x509.Certificate // by the bytes of the response's chain and key
+	parsed    map[string]*x509.Certificate // by the response's bytes
 	holders   []holder
 	rotations []*rotation
 	bySerial  map[string]*rotation
@@ -75,15 +76,19 @@ func setupRotate(flags *flag.FlagSet) func(context.Context, *options) (*report, 
 		result := m.report(first, 0)
 		w.detail.Broken, w.detail.BrokenBy = set.brokenStreams()
 		set.close()
-		result.Detail = w.finish(*n)
+		detail := w.finish(*n)
+		if detail.Plain, err = plainWrites(*n, max(detail.MessageBytes, 1)); err != nil {
+			return nil, err
+		}
+		result.Detail = detail
 		return result, nil
 	}
 }
 
-func (w *watcher) receive(stream int, at time.Time, response *workload.X509SVIDResponse) {
+func (w *watcher) receive(stream int, at time.Time, message []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	leaf := w.parse(response, at)
+	leaf := w.parse(message, at)
 	if leaf == nil {
 		return
 	}
@@ -122,19 +127,23 @@ func (w *watcher) push(serial string, old *x509.Certificate, at time.Time) {
 }
 
 // parse checks each different response once: all streams of one identity receive the same bytes.
-func (w *watcher) parse(response *workload.X509SVIDResponse, at time.Time) *x509.Certificate {
-	key := string(response.Svids[0].X509Svid) + string(response.Svids[0].X509SvidKey)
-	if leaf, known := w.parsed[key]; known {
+func (w *watcher) parse(message []byte, at time.Time) *x509.Certificate {
+	if leaf, known := w.parsed[string(message)]; known {
 		return leaf
 	}
-	leaf, err := checkSVID(response, at)
+	response, err := decodeX509(message)
+	var leaf *x509.Certificate
+	if err == nil {
+		leaf, err = checkSVID(response, at)
+	}
 	if err != nil {
 		w.detail.Wrong[err.Error()]++
 	}
 	if leaf != nil && len(w.parsed) == 0 {
 		w.detail.TTLSeconds = leaf.NotAfter.Sub(leaf.NotBefore).Seconds()
 	}
-	w.parsed[key] = leaf
+	w.parsed[string(message)] = leaf
+	w.detail.MessageBytes = len(message)
 	return leaf
 }
 

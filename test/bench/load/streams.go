@@ -3,17 +3,22 @@ package main
 import (
 	"context"
 	"flag"
+	"runtime"
 	"sync"
 	"time"
-
-	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 )
+
+// onStream is called for each message, from the loop's thread; the message is only valid during the call.
+type onStream func(stream int, at time.Time, message []byte)
 
 // streamSet holds n FetchX509SVID streams, each on a connection of its own.
 type streamSet struct {
-	cancel context.CancelFunc
-	group  sync.WaitGroup
-	all    chan struct{} // closed when each stream has its first message or has ended
+	loop    *loop
+	start   time.Time
+	receive onStream
+	all     chan struct{} // closed when each stream has its first message or has ended
+	stop    chan struct{}
+	stopped chan error
 
 	mu      sync.Mutex
 	waiting int
@@ -22,54 +27,65 @@ type streamSet struct {
 	closing bool
 }
 
-// onMessage is called for each message, from the stream's own goroutine; `at` is when it had been read.
-type onMessage func(stream int, at time.Time, response *workload.X509SVIDResponse)
-
-// openStreams dials n connections at one instant.
-func openStreams(ctx context.Context, o *options, n int, receive onMessage) (*streamSet, error) {
-	connections := make([]*connection, n)
-	for i := range connections {
-		var err error
-		if connections[i], err = connect(o.socket); err != nil {
-			closeAll(connections[:i])
-			return nil, err
-		}
+// openStreams connects n times at one instant.
+func openStreams(ctx context.Context, o *options, n int, receive onStream) (*streamSet, error) {
+	l, err := newLoop(o.socket)
+	if err != nil {
+		return nil, err
 	}
-	ctx, cancel := context.WithCancel(withHeader(ctx))
-	s := &streamSet{cancel: cancel, all: make(chan struct{}), waiting: n}
-	gate := make(chan struct{})
-	var start time.Time
-	for i, c := range connections {
-		s.group.Go(func() {
-			defer c.Close()
-			<-gate
-			s.follow(ctx, c, i, start, receive)
-		})
+	s := &streamSet{loop: l, receive: receive, waiting: n,
+		all: make(chan struct{}), stop: make(chan struct{}), stopped: make(chan error, 1)}
+	conns := make([]*conn, n)
+	for i := range conns {
+		conns[i] = l.dial()
+		s.follow(conns[i], i)
 	}
-	start = time.Now()
-	close(gate)
+	s.start = time.Now()
+	go s.run(ctx, conns)
 	return s, nil
 }
 
-func (s *streamSet) follow(ctx context.Context, c *connection, i int, start time.Time, receive onMessage) {
-	stream, err := c.FetchX509SVID(ctx, &workload.X509SVIDRequest{})
-	var response *workload.X509SVIDResponse
-	for first := true; ; first = false {
-		if err == nil {
-			response, err = stream.Recv()
+func (s *streamSet) run(ctx context.Context, conns []*conn) {
+	runtime.LockOSThread()
+	for _, c := range conns {
+		c.flush()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			s.stopped <- ctx.Err()
+			return
+		case <-s.stop:
+			s.stopped <- nil
+			return
+		default:
 		}
-		at := time.Now()
-		if err == nil {
-			err = hasSVID(response)
-		}
-		s.note(first, at.Sub(start), err)
-		if err != nil {
+		if err := s.loop.step(time.Now().Add(50 * time.Millisecond)); err != nil {
+			s.stopped <- err
 			return
 		}
-		if receive != nil {
-			receive(i, at, response)
-		}
 	}
+}
+
+func (s *streamSet) follow(c *conn, i int) {
+	first := true
+	c.begin(&call{
+		path: pathX509, request: framed(nil),
+		onMessage: func(_ *call, at time.Time, message []byte) {
+			s.note(first, at.Sub(s.start), isX509(message))
+			first = false
+			if s.receive != nil {
+				s.receive(i, at, message)
+			}
+		},
+		onEnd: func(_ *call, at time.Time, err error) {
+			if err == nil {
+				err = wrongAnswer("the stream ended with OK")
+			}
+			s.note(first, at.Sub(s.start), err)
+			first = false
+		},
+	})
 }
 
 func (s *streamSet) note(first bool, took time.Duration, err error) {
@@ -97,6 +113,7 @@ func (s *streamSet) waitFirst(ctx context.Context, patience time.Duration) *tall
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+	s.loop.patient.Store(true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var sum tally
@@ -123,25 +140,9 @@ func (s *streamSet) close() {
 	s.mu.Lock()
 	s.closing = true
 	s.mu.Unlock()
-	s.cancel()
-	s.group.Wait()
-}
-
-func setupStorm(flags *flag.FlagSet) func(context.Context, *options) (*report, error) {
-	n := flags.Int("n", 100, "connections at one instant")
-	return func(ctx context.Context, o *options) (*report, error) {
-		if err := between("n", *n, maxConnections); err != nil {
-			return nil, err
-		}
-		m := measure(o.pids)
-		set, err := openStreams(ctx, o, *n, nil)
-		if err != nil {
-			return nil, err
-		}
-		result := m.report(set.waitFirst(ctx, o.timeout), 0)
-		set.close()
-		return result, nil
-	}
+	close(s.stop)
+	<-s.stopped
+	s.loop.end()
 }
 
 // streamsDetail is the cost of open streams, one snapshot for each process of -pid.
@@ -200,14 +201,6 @@ func setupStreams(flags *flag.FlagSet) func(context.Context, *options) (*report,
 	}
 }
 
-func usagesOf(pids []int) []usage {
-	all := make([]usage, len(pids))
-	for i, pid := range pids {
-		all[i] = usageOf(pid)
-	}
-	return all
-}
-
 func difference(before, after usage, n int) *perStream {
 	if before.Error != "" || after.Error != "" {
 		return nil
@@ -218,27 +211,5 @@ func difference(before, after usage, n int) *perStream {
 		PSS:       each(before.PSS, after.PSS),
 		Anonymous: each(before.Anonymous, after.Anonymous),
 		FDs:       each(before.FDs, after.FDs),
-	}
-}
-
-// cpuDuring waits and returns the CPU seconds that each process spent meanwhile.
-func cpuDuring(ctx context.Context, pids []int, d time.Duration) []float64 {
-	spent := make([]float64, len(pids))
-	for i, pid := range pids {
-		spent[i] = -cpuSeconds(pid)
-	}
-	pause(ctx, d)
-	for i, pid := range pids {
-		spent[i] += cpuSeconds(pid)
-	}
-	return spent
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
 	}
 }
