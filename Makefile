@@ -6,7 +6,7 @@ CONFIG ?= deploy/examples/signet.yaml
 SOURCES := $(shell find src proto -type f)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build check test test-one interop bench e2e upstreams name-constraints status-load descriptors demo run clean
+.PHONY: help install build check test test-one interop bench bench-render e2e upstreams name-constraints status-load descriptors demo run clean
 
 help: ## show this list
 	@echo "Signet, a SPIFFE workload identity agent. Targets:"
@@ -30,8 +30,9 @@ dist/.built: node_modules/.installed tsconfig.json tsconfig.build.json $(SOURCES
 	@$(NODE) node_modules/typescript/bin/tsc -p tsconfig.build.json
 	@touch $@
 
-check: node_modules/.installed ## check the types of src and test
+check: node_modules/.installed ## check the types of src and test, and that BENCHMARKS.md is what bench/results give
 	@$(NODE) node_modules/typescript/bin/tsc -p tsconfig.json
+	@$(NODE) test/bench/render.ts --check
 
 test: check build ## run all tests (units, behaviour, hostile callers, interop where toolchains are present)
 	@$(NODE) test/run.ts
@@ -43,8 +44,11 @@ test-one: build ## run one test file: make test-one FILE=test/spiffe/id.test.ts
 interop: build ## run only the tests with the published SPIFFE clients
 	@$(NODE) test/run.ts test/interop/*.test.ts
 
-bench: build ## measure; BENCH_PEER=spire measures SPIRE beside it, QUICK=1 takes a minute
-	@$(NODE) test/bench/bench.ts $(if $(QUICK),--quick)
+bench: build ## measure and write bench/results and BENCHMARKS.md; BENCH_PEER=spire: SPIRE beside it; QUICK=1: a minute, writes to .cache
+	@$(NODE) test/bench/bench.ts $(if $(QUICK),--quick) $(BENCH_ARGS)
+
+bench-render: node_modules/.installed ## write BENCHMARKS.md and its picture again from bench/results
+	@$(NODE) test/bench/render.ts
 
 e2e: build ## run the agent in a real Kubernetes: KUBECONFIG, or the harness beside the checkout; some 20 minutes
 	@$(NODE) test/e2e/e2e.ts $(STEPS)

@@ -1,30 +1,39 @@
 /**
  * `node test/bench/bench.ts [--quick] [--out DIR]`: starts Signet as a real process, puts the list of plan.ts on it with the
- * client in load/, prints tables and writes DIR/figures.json and DIR/benchmarks.md. With BENCH_PEER=spire SPIRE runs beside it.
+ * client in load/, prints tables and writes one file of raw samples for each group. With BENCH_PEER=spire SPIRE runs beside it.
  */
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { messageOf, systemCode } from '../../src/errors.ts';
-import { GROUPS, runChurn, runMemory, runRotation, runSpeed, runStarts, type Bench, type Group } from './groups.ts';
+import { GROUPS, type Conditions, type Figures, type Group, type Result, type Rows } from './figures.ts';
+import { runFairness } from './groups/fairness.ts';
+import { runMemory, runPeaks } from './groups/memory.ts';
+import { runMint } from './groups/mint.ts';
+import { runRotation } from './groups/rotation.ts';
+import { runSpeed } from './groups/speed.ts';
+import { runStarts } from './groups/start.ts';
+import { runRestarts, runStorms, runUsers } from './groups/storms.ts';
 import { LoadClient } from './load-client.ts';
-import { describeMachine } from './machine.ts';
+import { describeMachine, describeCommit } from './machine.ts';
 import { planOf } from './plan.ts';
-import { runToEnd } from './process.ts';
-import { markdownSection, plainReport } from './report.ts';
-import { PROJECT, Signet, Spire, type Subject } from './subject.ts';
+import { plainReport } from './report/document.ts';
+import { keptResults, writeRendered } from './render.ts';
+import { writeResult } from './results.ts';
+import { Signet } from './signet.ts';
+import { Spire } from './spire.ts';
+import { PROJECT, type Subject } from './subject.ts';
 import { faults } from './verdict.ts';
-import type { Figures, MintRow } from './figures.ts';
+import type { Bench } from './groups/bench.ts';
 
 const USAGE = `node test/bench/bench.ts [options]
-  --quick            a smoke run of a few minutes: one short round of fewer loads
-  --out DIR          where figures.json and benchmarks.md go (default .cache/bench/out)
+  --quick            a smoke run of a minute or two: one short round of fewer loads
+  --out DIR          where the results go (default bench/results; quick .cache/bench/quick); BENCHMARKS.md and the picture follow
   --only LIST        of ${GROUPS.join(',')}
   --rounds N         rounds of each speed load, 1 to 20 (default 3; quick 1)
-  --seconds N        seconds of each timed load, 1 to 60 (default 5; quick 1)
+  --seconds N        seconds of each timed load, 1 to 60 (default 3; quick 1)
   --without-signet   measure the peer only
-  --render FILE      print the Markdown section of a figures.json and do nothing else
 Environment:
   BENCH_PEER=spire   measure SPIRE beside Signet
   SPIRE_HARNESS      directory of its start.sh, prepare-agent.sh and stop.sh (default ../shared/spire)
@@ -40,6 +49,8 @@ interface Settings {
   readonly withSignet: boolean;
   readonly withSpire: boolean;
   readonly port: number;
+  /** How the run can be repeated. */
+  readonly command: string;
 }
 
 /** The faults of the command line and the environment, for exit code 2. */
@@ -63,33 +74,35 @@ function parseGroups(text: string | undefined): Set<Group> {
   }));
 }
 
-function parseOptions(argv: readonly string[]): Settings | { readonly render: string } | 'help' {
+function parseOptions(argv: readonly string[]): Settings | 'help' {
   const { values } = parseArgs({
     args: [...argv],
     options: {
       quick: { type: 'boolean', default: false },
-      out: { type: 'string', default: join(PROJECT, '.cache/bench/out') },
+      out: { type: 'string' },
       only: { type: 'string' },
       rounds: { type: 'string' },
       seconds: { type: 'string' },
       'without-signet': { type: 'boolean', default: false },
-      render: { type: 'string' },
       help: { type: 'boolean', default: false },
     },
   });
   if (values.help) return 'help';
-  if (values.render !== undefined) return { render: values.render };
   const peer = process.env['BENCH_PEER'] ?? '';
   if (peer !== '' && peer !== 'spire') throw new UsageError(`BENCH_PEER is ${peer}: allowed is spire`);
+  // What does not change the figures is no part of how they are repeated.
+  const shown = argv.filter((arg, i) => arg !== '--out' && argv[i - 1] !== '--out' && arg !== '--quick' && !arg.startsWith('--out='));
+  const simple = `${values.quick ? 'QUICK=1 ' : ''}make bench`;
   return {
     quick: values.quick,
-    out: resolve(values.out),
+    out: resolve(values.out ?? (values.quick ? join(PROJECT, '.cache/bench/quick') : keptResults(PROJECT))),
     only: parseGroups(values.only),
     rounds: whole('--rounds', values.rounds, 1, 20),
     seconds: whole('--seconds', values.seconds, 1, 60),
     withSignet: !values['without-signet'],
     withSpire: peer === 'spire',
     port: whole('BENCH_PORT', process.env['BENCH_PORT'], 1024, 65_534) ?? 18_381,
+    command: `${peer === '' ? '' : `BENCH_PEER=${peer} `}${simple}${shown.length > 0 ? ` BENCH_ARGS="${shown.join(' ')}"` : ''}`,
   };
 }
 
@@ -114,35 +127,35 @@ function chooseSubjects(
   return subjects;
 }
 
-/**
- * The slot for minting without a wire: mint.ts, where it exists, is run by itself and prints one JSON object
- * `{ "rows": [{ "what": string, "per_second": number, "note"?: string }] }`.
- */
-async function runMint(bench: Bench): Promise<void> {
-  const script = join(import.meta.dirname, 'mint.ts');
-  if (!existsSync(script)) {
-    bench.figures.skipped.push('mint rate: there is no test/bench/mint.ts');
-    return;
-  }
-  const options = { cwd: PROJECT, timeoutMs: 300_000, signal: bench.signal };
-  const { code, output, errors } = await runToEnd(process.execPath, [script], options);
-  if (code !== 0) throw new Error(`mint.ts: ${errors.trim()}`);
-  const { rows } = JSON.parse(output) as { rows: MintRow[] };
-  bench.figures.mint.push(...rows);
-}
-
-const RUNNERS: Readonly<Record<Group, (bench: Bench) => Promise<void>>> = {
+const RUNNERS: { readonly [G in Group]: (bench: Bench) => Promise<Rows[G][]> } = {
+  mint: runMint,
   start: runStarts,
   speed: runSpeed,
+  users: runUsers,
+  restart: runRestarts,
+  storms: runStorms,
+  fairness: runFairness,
   memory: runMemory,
-  churn: runChurn,
+  peaks: runPeaks,
   rotation: runRotation,
-  mint: runMint,
 };
 
+type Common = Pick<Conditions, 'command' | 'commit' | 'quick' | 'machine' | 'subjects'>;
+
+async function runGroup<G extends Group>(group: G, bench: Bench, common: Common, skipped: readonly string[]): Promise<Result<G>> {
+  const date = new Date().toISOString();
+  const before = loadavg()[0] ?? NaN;
+  bench.skipped.length = 0;
+  const rows = await RUNNERS[group](bench);
+  return { group, ...common, date, loadAverage: { before, after: loadavg()[0] ?? NaN }, skipped: [...skipped, ...bench.skipped], rows };
+}
+
+/** Each group is written when it is done, so that a run that is called off has not been for nothing. */
 async function measure(settings: Settings, signal: AbortSignal): Promise<Figures> {
   // Short, because a Unix socket's path has at most 107 bytes.
   const directory = mkdtempSync(join(tmpdir(), 'bench-'));
+  // Callers of other users have to get to the client and to the sockets, and need to see nothing else.
+  chmodSync(directory, 0o711);
   const begin = performance.now();
   const say = (line: string): void => {
     const seconds = ((performance.now() - begin) / 1000).toFixed(0).padStart(4);
@@ -153,17 +166,22 @@ async function measure(settings: Settings, signal: AbortSignal): Promise<Figures
     const client = await LoadClient.build(directory, signal);
     const skipped: string[] = [];
     subjects = chooseSubjects(settings, directory, client, skipped, signal);
-    const loadAverage = { before: loadavg()[0] ?? NaN, after: NaN };
-    const figures: Figures = {
-      when: new Date().toISOString(), quick: settings.quick, machine: describeMachine(), loadAverage, skipped,
-      subjects: subjects.map(({ name, settings }) => ({ name, settings })),
-      start: [], speed: [], memory: [], churn: [], rotation: [], mint: [],
+    for (const reason of skipped) say(`left out: ${reason}`);
+    const common: Common = {
+      command: settings.command, commit: describeCommit(PROJECT), quick: settings.quick, machine: describeMachine(),
+      subjects: subjects.map(({ name, settings: set }) => ({ name, settings: set })),
     };
-    const plan = planOf(settings.quick, settings.rounds, settings.seconds);
-    const bench: Bench = { plan, client, subjects, figures, signal, say };
-    for (const group of GROUPS) if (settings.only.has(group)) await RUNNERS[group](bench);
-    loadAverage.after = loadavg()[0] ?? NaN;
-    return figures;
+    const bench: Bench = { plan: planOf(settings.quick, settings.rounds, settings.seconds), client, subjects, skipped: [], signal, say };
+    const figures: Record<string, Result> = {};
+    for (const group of GROUPS) {
+      if (!settings.only.has(group)) continue;
+      say(`── ${group}`);
+      const result = await runGroup(group, bench, common, skipped);
+      for (const reason of bench.skipped) say(`left out: ${reason}`);
+      figures[group] = result;
+      writeResult(settings.out, result);
+    }
+    return figures as Figures;
   } finally {
     await Promise.allSettled(subjects.map((subject) => subject.stop()));
     rmSync(directory, { recursive: true, force: true });
@@ -176,17 +194,11 @@ async function main(): Promise<number> {
     process.stdout.write(`${USAGE}\n`);
     return 0;
   }
-  if ('render' in settings) {
-    process.stdout.write(markdownSection(JSON.parse(readFileSync(settings.render, 'utf8')) as Figures));
-    return 0;
-  }
   const controller = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => controller.abort(new Error(`ended by ${name}`)));
   const figures = await measure(settings, controller.signal);
-  mkdirSync(settings.out, { recursive: true });
-  writeFileSync(join(settings.out, 'figures.json'), `${JSON.stringify(figures, undefined, 2)}\n`);
-  writeFileSync(join(settings.out, 'benchmarks.md'), markdownSection(figures));
-  process.stdout.write(`${plainReport(figures)}\n`);
+  writeRendered(settings.out);
+  process.stdout.write(`${plainReport(figures)}\n\nWritten: ${relative(process.cwd(), settings.out)}\n`);
   const wrong = faults(figures, 'Signet');
   for (const fault of wrong) process.stderr.write(`Signet: ${fault}\n`);
   return wrong.length > 0 ? 1 : 0;

@@ -1,6 +1,11 @@
-import type { ChurnDetail, RotateDetail, Sample, StreamsDetail } from './load-client.ts';
+import type { ChurnDetail, FairDetail, OwnDetail, RotateDetail, Sample, StormsDetail, StreamsDetail } from './load-client.ts';
 import type { Machine } from './machine.ts';
 import type { Primary } from './plan.ts';
+
+export const GROUPS = [
+  'mint', 'start', 'speed', 'users', 'restart', 'storms', 'fairness', 'memory', 'peaks', 'rotation',
+] as const;
+export type Group = (typeof GROUPS)[number];
 
 /** All samples of one load on one subject, in the order of the rounds. A round without an answer is a `failure`, not a sample. */
 export interface Row<D = unknown> {
@@ -16,10 +21,21 @@ export interface SpeedRow extends Row {
 }
 
 export interface StartRow {
+  readonly what: string;
   readonly subject: string;
-  /** From the agent's start to the first X509-SVID, each on fresh state. */
+  /** Milliseconds from the agent's start to the first X509-SVID in a client's hands. */
   readonly ms: number[];
   readonly failures: string[];
+}
+
+/** Milliseconds until all streams had their SVID again; one element for each restart. */
+export interface RestartRow extends Row {
+  /** From the signal to the old agent, its end included. */
+  readonly fromSignalMs: number[];
+  /** From the start of the new agent. */
+  readonly fromStartMs: number[];
+  /** From the first stream that had its SVID again to the last. */
+  readonly firstToLastMs: number[];
 }
 
 export interface MintRow {
@@ -28,22 +44,43 @@ export interface MintRow {
   readonly note?: string;
 }
 
-/** Everything that one run of the benchmark has found; what `figures.json` holds. */
-export interface Figures {
-  readonly when: string;
+export interface Rows {
+  readonly mint: MintRow;
+  readonly start: StartRow;
+  readonly speed: SpeedRow;
+  readonly users: Row<OwnDetail>;
+  readonly restart: RestartRow;
+  readonly storms: Row<StormsDetail>;
+  readonly fairness: Row<FairDetail>;
+  readonly memory: Row<StreamsDetail> & { readonly streams: number };
+  readonly peaks: Row<Partial<ChurnDetail>>;
+  readonly rotation: Row<RotateDetail>;
+}
+
+/** Under what a group was measured. */
+export interface Conditions {
+  readonly command: string;
+  /** ISO 8601. */
+  readonly date: string;
+  /** Abbreviated; "with changes" when the checkout was not clean. */
+  readonly commit: string;
   readonly quick: boolean;
   readonly machine: Machine;
+  /** Of the machine, over one minute. */
   readonly loadAverage: { before: number; after: number };
   readonly subjects: readonly { readonly name: string; readonly settings: string }[];
   /** What was left out, by name and with the reason. */
-  readonly skipped: string[];
-  readonly start: StartRow[];
-  readonly speed: SpeedRow[];
-  readonly memory: (Row<StreamsDetail> & { readonly streams: number })[];
-  readonly churn: Row<ChurnDetail>[];
-  readonly rotation: Row<RotateDetail>[];
-  readonly mint: MintRow[];
+  readonly skipped: readonly string[];
 }
+
+/** One group's results: a file of bench/results. */
+export interface Result<G extends Group = Group> extends Conditions {
+  readonly group: G;
+  readonly rows: Rows[G][];
+}
+
+/** Everything that was measured; groups that were not are missing. */
+export type Figures = { readonly [G in Group]?: Result<G> };
 
 export function median(values: readonly number[]): number {
   if (values.length === 0) return NaN;
@@ -97,28 +134,8 @@ export function countErrors(all: readonly Readonly<Record<string, number>>[]): M
   return sum;
 }
 
-function primaryOf(sample: Sample | undefined, primary: Primary): number {
-  if (sample === undefined) return NaN;
-  return primary === 'per_second' ? sample.report.per_second : (sample.report.latency_ms?.[primary] ?? NaN);
-}
-
-/**
- * How many times as fast as `other` a subject is: median over the rounds, of which each ran side by side, so that a slow
- * minute of the machine hits both. Undefined without a round that both finished, and with errors on either side.
- */
-export function ratio(row: SpeedRow, other: SpeedRow): number | undefined {
-  if (countErrors([...row.samples, ...other.samples].map(({ report }) => report.errors)).size > 0) return undefined;
-  if (row.failures.length > 0 || other.failures.length > 0) return undefined;
-  const rounds = row.samples.map((sample, i) => {
-    const [mine, theirs] = [primaryOf(sample, row.primary), primaryOf(other.samples[i], row.primary)];
-    return row.primary === 'per_second' ? mine / theirs : theirs / mine;
-  });
-  const value = median(rounds.filter(Number.isFinite));
-  return Number.isNaN(value) ? undefined : value;
-}
-
 /** Anonymous memory that 1,000 connections left behind, in KiB: least squares over the churn's second half. */
-export function growthPerThousand({ samples }: ChurnDetail): number {
+export function growthPerThousand({ samples }: Partial<ChurnDetail>): number {
   const points = (samples ?? []).slice(Math.floor((samples ?? []).length / 2));
   const meanX = points.reduce((sum, p) => sum + p.rounds, 0) / points.length;
   const meanY = points.reduce((sum, p) => sum + p.anonymous_kib, 0) / points.length;

@@ -41,6 +41,42 @@ export interface RotateDetail {
   readonly incomplete: number;
   readonly wrong: Readonly<Record<string, number>>;
   readonly ttl_s: number;
+  readonly message_bytes: number;
+  /** The same number of plain writes of the same size to Unix sockets. */
+  readonly plain: { readonly writes_ms: number; readonly spread_ms: number } | null;
+}
+
+export interface Latency {
+  readonly p50: number;
+  readonly p90: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+/** `storm -own`: `latency_ms` counts from the instant at which all were let go, this from each caller's own connect. */
+export interface OwnDetail {
+  readonly own_ms: Latency | null;
+  readonly users: number;
+}
+
+export interface StormsDetail {
+  readonly last_ms: readonly number[] | null;
+  readonly served: readonly number[] | null;
+  /** The first storm, from 1, that lost a caller; 0: none. */
+  readonly lost_in: number;
+}
+
+export interface ReconnectDetail {
+  readonly broken_unix_ms: number;
+  readonly first_unix_ms: number;
+  readonly last_unix_ms: number;
+  readonly attempts: number;
+}
+
+export interface FairDetail {
+  readonly quiet: LoadReport;
+  readonly noisy: LoadReport;
+  readonly noise: LoadReport;
 }
 
 export interface AwaitDetail {
@@ -53,6 +89,7 @@ export interface ProcessReport {
   readonly pid: number;
   readonly cpu_s: number;
   readonly before: Usage;
+  readonly peak: { readonly rss_kib: number; readonly anonymous_kib: number };
   readonly after: Usage;
 }
 
@@ -63,16 +100,20 @@ export interface LoadReport<D = unknown> {
   readonly count: number;
   readonly seconds: number;
   readonly per_second: number;
-  readonly latency_ms?: { readonly p50: number; readonly p90: number; readonly p99: number; readonly max: number };
+  readonly latency_ms?: Latency;
   readonly errors: Readonly<Record<string, number>>;
   readonly error_example?: string;
   readonly client_cpu_s: number;
   readonly processes?: readonly ProcessReport[];
+  /** Each operation, where there are at most a thousand. */
+  readonly durations_us?: readonly number[];
   readonly detail?: D;
 }
 
 /** One run of the client, and what else the machine did meanwhile. */
 export interface Sample<D = unknown> {
+  /** Which round, from 0: those of the same number ran side by side. Default: its place in the list. */
+  readonly round?: number;
   readonly report: LoadReport<D>;
   readonly busyness: Busyness;
 }
@@ -104,15 +145,24 @@ export class LoadClient {
     return new LoadClient(binary, signal);
   }
 
-  /** Runs one command; `seconds` is about how long it should take, and bounds it (four times that and a minute). */
-  async run<D = unknown>(target: Target, args: readonly string[], seconds: number): Promise<Sample<D>> {
+  /**
+   * Runs one command; `seconds` is about how long it should take, and bounds it (four times that and a minute). `onEvent` is called
+   * with each line that the command prints before its report; `signal` ends it early, which rejects.
+   */
+  async run<D = unknown>(
+    target: Target, args: readonly string[], seconds: number,
+    { onEvent, signal }: { readonly onEvent?: (line: string) => void; readonly signal?: AbortSignal } = {},
+  ): Promise<Sample<D>> {
     const pids = target.pids.length > 0 ? ['-pid', target.pids.join(',')] : [];
     const done = watchMachine();
-    const options = { timeoutMs: (seconds * 4 + 60) * 1000, signal: this.#signal };
+    const timeoutMs = (seconds * 4 + 60) * 1000;
+    const either = signal === undefined ? this.#signal : AbortSignal.any([this.#signal, signal]);
+    const options = { timeoutMs, signal: either, ...(onEvent === undefined ? {} : { onLine: onEvent }) };
     const { code, output, errors } = await runToEnd(this.#binary, [...args, '-socket', target.socketPath, ...pids], options);
     if (code !== 0) throw new Error(`load ${args.join(' ')}: ${errors.trim() || `exit code ${code}`}`);
-    const report = JSON.parse(output) as LoadReport<D>;
+    const report = JSON.parse(output.trim().split('\n').at(-1) ?? '') as LoadReport<D>;
     const own = (report.processes ?? []).reduce((sum, { cpu_s }) => sum + cpu_s, report.client_cpu_s);
-    return { report, busyness: done(own) };
+    // Without the socket and the processes, which are others each time.
+    return { report: { ...report, args }, busyness: done(own) };
   }
 }

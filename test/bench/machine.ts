@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os';
 
@@ -46,4 +47,16 @@ export function watchMachine(): (ownCpuSeconds: number) => Busyness {
     const others = (busySeconds() - busy - own) / (wall * availableParallelism());
     return { before, after: loadavg()[0] ?? 0, others: Math.min(Math.max(others, 0), 1) };
   };
+}
+
+/** The checkout's commit, abbreviated; with what is not committed it says so. Results and what is made of them do not count. */
+export function describeCommit(directory: string): string {
+  const git = (...args: string[]): string | undefined => {
+    const { status, stdout } = spawnSync('git', ['-C', directory, ...args], { encoding: 'utf8' });
+    return status === 0 ? stdout.trim() : undefined;
+  };
+  const commit = git('rev-parse', '--short=10', 'HEAD');
+  if (commit === undefined) return 'unknown';
+  const changes = git('status', '--porcelain', '--', '.', ':!bench', ':!BENCHMARKS.md') ?? '';
+  return changes === '' ? commit : `${commit} with changes`;
 }

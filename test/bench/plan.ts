@@ -11,71 +11,116 @@ export interface SpeedLoad {
   readonly repeat: number;
 }
 
+export interface RotationLoad {
+  readonly ttlSeconds: number;
+  readonly streams: number;
+  readonly seconds: number;
+}
+
 /** How much of everything one run of the benchmark does. */
 export interface Plan {
-  /** Fresh starts of each subject. */
+  /** Rounds and seconds for mint.ts; its own defaults where empty. */
+  readonly mintArgs: readonly string[];
+  /** Fresh starts of each subject, and as many restarts on kept state. */
   readonly starts: number;
   /** Times that each speed load is repeated, in alternation. */
   readonly rounds: number;
   readonly speed: readonly SpeedLoad[];
-  readonly streams: readonly number[];
+  readonly memory: readonly { readonly streams: number; readonly holdSeconds: number }[];
   /** Seconds without any call before memory at rest is read. */
   readonly restSeconds: number;
-  readonly holdSeconds: number;
+  /** Seconds without any call before memory after a load is read. */
+  readonly settleSeconds: number;
+  readonly stormCallers: number;
   readonly churnRounds: number;
-  readonly rotation: { readonly ttlSeconds: number; readonly streams: number; readonly seconds: number };
+  readonly storms: number;
+  /** Storms of processes after the one on a fresh agent. */
+  readonly usersAgain: number;
+  readonly reconnects: number;
+  readonly reconnectStreams: number;
+  readonly fairness: { readonly rounds: number; readonly fetches: number; readonly seconds: number };
+  readonly rotations: readonly RotationLoad[];
 }
 
-function speedLoads(seconds: number, few: boolean): SpeedLoad[] {
-  const timed = (what: string, args: string): SpeedLoad => (
-    { what, args: [...args.split(' '), '-d', `${seconds}s`], seconds, primary: 'per_second', repeat: 1 }
-  );
-  const counted = (what: string, args: string, primary: Primary): SpeedLoad => (
-    { what, args: args.split(' '), seconds: 5, primary, repeat: 3 }
-  );
-  const short = [
-    counted('first X509-SVID, new connection', `first -n ${few ? 50 : 200}`, 'p50'),
-    timed('JWT, same audience, 1 caller', 'jwt -c 1'),
-    timed('JWT, same audience, 32 callers', 'jwt -c 32'),
-    timed('JWT, new audience each, 8 callers', 'jwt -distinct -c 8'),
-    timed('validate JWT, 8 callers', 'validate -c 8'),
-    counted('storm of 100: last SVID', 'storm -n 100', 'max'),
-    timed('connect, fetch, close, 4 at once', 'churn -c 4'),
-  ];
-  if (few) return short;
+/** Fetches per round whose figure is a time, storms per round. */
+const REPEAT = 3;
+
+function timed(what: string, args: string, seconds: number): SpeedLoad {
+  return { what, args: [...args.split(' '), '-d', `${seconds}s`], seconds, primary: 'per_second', repeat: 1 };
+}
+
+function counted(what: string, args: string, primary: Primary, repeat = REPEAT): SpeedLoad {
+  return { what, args: args.split(' '), seconds: 5, primary, repeat };
+}
+
+const callers = (count: number): string => (count === 1 ? '1 caller' : `${count} callers`);
+
+/** The loads by the client that costs least, so that the agent is what is measured. */
+function ownLoads(seconds: number, few: boolean): SpeedLoad[] {
+  const calls = (what: string, args: string, some: number): SpeedLoad[] =>
+    (few ? [some] : [1, 8, 32]).map((count) => timed(`${what}, ${callers(count)}`, `${args} -c ${count}`, seconds));
   return [
-    ...short,
-    timed('JWT, same audience, 8 callers', 'jwt -c 8'),
-    timed('JWT, same audience, 32 callers on 8 connections', 'jwt -c 32 -conns 8'),
-    timed('JWT, new audience each, 1 caller', 'jwt -distinct -c 1'),
-    timed('JWT, new audience each, 32 callers', 'jwt -distinct -c 32'),
-    timed('validate JWT, 1 caller', 'validate -c 1'),
-    timed('validate JWT, 32 callers', 'validate -c 32'),
-    counted('storm of 500: last SVID', 'storm -n 500', 'max'),
-  ].sort((a, b) => a.what.localeCompare(b.what, 'en', { numeric: true }));
+    counted('first X509-SVID, new connection', `first -n ${few ? 100 : 200}`, 'p50'),
+    ...calls('JWT from memory', 'jwt', 1),
+    ...calls('JWT minted', 'jwt -distinct', 8),
+    ...calls('JWT validated', 'validate', 8),
+    ...(few ? [] : [timed('JWT from memory, 32 callers on 8 connections', 'jwt -c 32 -conns 8', seconds)]),
+    counted('storm of 100: last SVID', 'storm -n 100 -timeout 5s', 'max'),
+    counted('storm of 500: last SVID', 'storm -n 500 -timeout 5s', 'max', few ? 1 : REPEAT),
+    timed('connect, fetch, close, 4 at once', 'churn -c 4', seconds),
+  ];
 }
 
-/** The whole list; `quick` is a few minutes' smoke run whose figures are no more than a hint. */
+/** Some of them again by the client that workloads have. It takes as much CPU as the agent, so that ratios come out nearer to 1. */
+function grpcLoads(seconds: number, few: boolean): SpeedLoad[] {
+  const again = [
+    counted('first X509-SVID, new connection', `first -n ${few ? 50 : 200}`, 'p50', 1),
+    ...(few ? [] : [
+      timed('JWT from memory, 1 caller', 'jwt -c 1', seconds),
+      timed('JWT from memory, 32 callers', 'jwt -c 32', seconds),
+      timed('JWT minted, 8 callers', 'jwt -distinct -c 8', seconds),
+      timed('JWT validated, 8 callers', 'validate -c 8', seconds),
+    ]),
+    ...(few ? [] : [timed('connect, fetch, close, 4 at once', 'churn -c 4', seconds)]),
+  ];
+  return again.map((load) => ({ ...load, what: `${load.what}, as grpc-go sees it`, args: [...load.args, '-via', 'grpc-go'] }));
+}
+
+/** The whole list; `quick` is a smoke run of a minute or two whose figures are no more than a hint. */
 export function planOf(quick: boolean, rounds: number | undefined, seconds: number | undefined): Plan {
   return quick
     ? {
+        mintArgs: ['1', '1'],
         starts: 1,
         rounds: rounds ?? 1,
-        speed: speedLoads(seconds ?? 1, true),
-        streams: [100],
+        speed: [...ownLoads(seconds ?? 1, true), ...grpcLoads(seconds ?? 1, true)],
+        memory: [{ streams: 100, holdSeconds: 3 }],
         restSeconds: 2,
-        holdSeconds: 3,
+        settleSeconds: 3,
+        stormCallers: 500,
         churnRounds: 2_000,
-        rotation: { ttlSeconds: 20, streams: 50, seconds: 35 },
+        storms: 5,
+        usersAgain: 1,
+        reconnects: 1,
+        reconnectStreams: 100,
+        fairness: { rounds: 1, fetches: 50, seconds: 4 },
+        rotations: [{ ttlSeconds: 10, streams: 100, seconds: 12 }],
       }
     : {
+        mintArgs: [],
         starts: 5,
         rounds: rounds ?? 3,
-        speed: speedLoads(seconds ?? 5, false),
-        streams: [100, 500, 1_000],
-        restSeconds: 10,
-        holdSeconds: 30,
+        speed: [...ownLoads(seconds ?? 3, false), ...grpcLoads(seconds ?? 3, false)],
+        memory: [{ streams: 100, holdSeconds: 60 }, { streams: 500, holdSeconds: 5 }, { streams: 1_000, holdSeconds: 5 }],
+        restSeconds: 5,
+        settleSeconds: 20,
+        stormCallers: 500,
         churnRounds: 20_000,
-        rotation: { ttlSeconds: 60, streams: 100, seconds: 300 },
+        storms: 200,
+        usersAgain: 3,
+        reconnects: 3,
+        reconnectStreams: 500,
+        fairness: { rounds: 3, fetches: 200, seconds: 10 },
+        rotations: [{ ttlSeconds: 60, streams: 100, seconds: 100 }, { ttlSeconds: 60, streams: 1_000, seconds: 100 }],
       };
 }

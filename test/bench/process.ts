@@ -14,6 +14,8 @@ export interface RunOptions {
   /** After this the command is killed and the promise rejects. */
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
+  /** Called with each whole line of standard output, as it comes. */
+  readonly onLine?: (line: string) => void;
 }
 
 /**
@@ -30,7 +32,11 @@ export function runToEnd(command: string, args: readonly string[], options: RunO
     });
     let output = '';
     let errors = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      const lines = (output.slice(output.lastIndexOf('\n') + 1) + text).split('\n').slice(0, -1);
+      output += text;
+      for (const line of lines) options.onLine?.(line);
+    });
     child.stderr.setEncoding('utf8').on('data', (text: string) => (errors += text));
     child.once('error', (error) => {
       const late = error.name === 'AbortError' && !options.signal.aborted;

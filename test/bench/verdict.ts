@@ -11,14 +11,19 @@ const LEAK_KIB_PER_THOUSAND = 500;
 
 /** What `subject` did wrong in a run, one sentence each. Speed is no fault; wrong answers, leaks and late renewals are. */
 export function faults(figures: Figures, subject: string): string[] {
-  const own = <R extends { readonly subject: string }>(rows: readonly R[]): R[] => rows.filter((row) => row.subject === subject);
-  const loads: Row[] = [...own(figures.speed), ...own(figures.memory), ...own(figures.churn), ...own(figures.rotation)];
+  const own = <R extends { readonly subject: string }>(result: { readonly rows: readonly R[] } | undefined): R[] =>
+    (result?.rows ?? []).filter((row) => row.subject === subject);
+  const { start, speed, users, restart, storms, fairness, memory, peaks, rotation } = figures;
+  const loads: Row[] = [
+    ...own(speed), ...own(users), ...own(restart), ...own(storms), ...own(fairness), ...own(memory), ...own(peaks), ...own(rotation),
+  ];
   return [
-    ...[...own(figures.start), ...loads].flatMap((row) => row.failures),
+    ...[...own(start), ...loads].flatMap((row) => row.failures),
     ...loads.flatMap(callFaults),
-    ...own(figures.memory).flatMap(streamFaults),
-    ...own(figures.churn).flatMap((row) => churnFaults(row, figures.quick)),
-    ...own(figures.rotation).flatMap(rotationFaults),
+    ...own(storms).flatMap(stormFaults),
+    ...own(memory).flatMap(streamFaults),
+    ...own(peaks).flatMap((row) => churnFaults(row, peaks?.quick === true)),
+    ...own(rotation).flatMap(rotationFaults),
   ];
 }
 
@@ -28,7 +33,15 @@ function callFaults({ what, samples }: Row): string[] {
   return [...errors].map(([code, count]) => `${what}: ${count} times ${code} (${example})`);
 }
 
-function streamFaults({ what, samples }: Figures['memory'][number]): string[] {
+type RowsOf<G extends keyof Figures> = NonNullable<Figures[G]>['rows'][number];
+
+function stormFaults({ what, samples }: RowsOf<'storms'>): string[] {
+  return samples.flatMap(({ report: { detail } }) => (
+    detail === undefined || detail.lost_in === 0 ? [] : [`${what}: callers were lost in storm ${detail.lost_in}`]
+  ));
+}
+
+function streamFaults({ what, samples }: RowsOf<'memory'>): string[] {
   return samples.flatMap(({ report }) => {
     const [before, closed] = [report.processes?.[0]?.before.fds ?? 0, report.detail?.closed[0]?.fds ?? 0];
     const broken = Object.entries(report.detail?.broken ?? {})
@@ -38,19 +51,19 @@ function streamFaults({ what, samples }: Figures['memory'][number]): string[] {
   });
 }
 
-function churnFaults({ what, samples }: Figures['churn'][number], quick: boolean): string[] {
+function churnFaults({ what, samples }: RowsOf<'peaks'>, quick: boolean): string[] {
   return samples.flatMap(({ report }) => {
     const found: string[] = [];
     const [before, after] = [report.processes?.[0]?.before.fds ?? 0, report.processes?.[0]?.after.fds ?? 0];
     if (after > before + SPARE_DESCRIPTORS) found.push(`${what}: ${before} descriptors before, ${after} after`);
-    // In a short churn the heap is still growing to its working size.
-    const growth = quick || report.detail === undefined ? 0 : growthPerThousand(report.detail);
+    // In a short churn the heap is still growing to its working size; a storm has no samples in between.
+    const growth = quick || report.detail?.samples === undefined ? 0 : growthPerThousand(report.detail);
     if (growth > LEAK_KIB_PER_THOUSAND) found.push(`${what}: ${growth.toFixed(0)} KiB of memory for 1,000 connections stay`);
     return found;
   });
 }
 
-function rotationFaults({ what, samples }: Figures['rotation'][number]): string[] {
+function rotationFaults({ what, samples }: RowsOf<'rotation'>): string[] {
   return samples.flatMap(({ report: { detail } }) => {
     if (detail === undefined) return [];
     const found: string[] = [];
