@@ -1,5 +1,5 @@
 import test from 'ava';
-import { figuresWith, result, speedRow } from '../fixtures.ts';
+import { figuresWith, result, sample, speedRow } from '../fixtures.ts';
 import { markdownReport, plainReport } from './document.ts';
 
 const SEEN = {
@@ -40,6 +40,16 @@ test('what is said about the ratios is worked out from them', (t) => {
   t.true(text.includes('- Beside SPIRE: ahead in 1 of 3 rows, within 5 % in 1, behind in 1.'));
   t.true(text.includes('- Furthest ahead of SPIRE: JWT 4×.'));
   t.true(text.includes('- Furthest behind SPIRE: slow 0.25×.'));
+});
+
+test('storms in a row say who lost callers, and in which', (t) => {
+  const row = (subject: string, lost_in: number, no_answer: number) => ({
+    what: '9 storms of 5', subject, args: [], failures: [],
+    samples: [sample({ errors: no_answer > 0 ? { no_answer } : {}, detail: { last_ms: [1], served: [5], lost_in } })],
+  });
+  const storms = result('storms', [row('Signet', 0, 0), row('SPIRE', 1, 3)]);
+  const text = lines({ figures: figuresWith({ storms }), seen: [] }, 'p.svg');
+  t.true(text.includes('- 9 storms of 5 in a row: Signet lost no caller in 1; SPIRE left 3 callers without an answer in storm 1.'));
 });
 
 test('a group of another commit or a quick run says so', (t) => {
