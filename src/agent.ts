@@ -1,6 +1,7 @@
 import { AdminServer } from './admin/server.ts';
 import { checkAuthority, stateDirectoryOf } from './assembly/authority.ts';
 import { metricSources, podFigures, type Measured } from './assembly/figures.ts';
+import { exposedGc, GiveBack } from './assembly/give-back.ts';
 import type { Environment, KubernetesRooms } from './assembly/kubernetes.ts';
 import { adminSource } from './assembly/operator.ts';
 import { openRooms, type Rooms } from './assembly/rooms.ts';
@@ -59,6 +60,7 @@ export class Agent {
   #admin: AdminServer | undefined;
   #telemetry: Telemetry | undefined;
   #audit: AuditLog | undefined;
+  #giveBack: GiveBack | undefined;
   #opening: Promise<void> = Promise.resolve();
   #leaving: Promise<void> | undefined;
   #stopWatching: (() => void) | undefined;
@@ -123,6 +125,9 @@ export class Agent {
     }
     this.#server.health.serving = true;
     this.readiness.phase = 'serving';
+    const { clock, kernel } = this.#tools;
+    const done = (): number => this.#listener.accepted + this.#server.admission.begun;
+    this.#giveBack = new GiveBack({ clock, done, trimMemory: () => kernel.trimMemory(), collectGarbage: exposedGc() });
     this.#tools.log.info(
       { event: 'agent.ready', path: socketPath, trust_domain: trustDomain, count: entries.length, limits: { connections: this.#listener.maxConnections } },
       'the agent serves the Workload API',
@@ -233,6 +238,7 @@ export class Agent {
 
   async #letGo(): Promise<void> {
     this.#stopping.abort(new Error('the agent stops'));
+    this.#giveBack?.close();
     // What is being opened cannot be left before it is there. Why it failed is told by `start`.
     await this.#opening.catch(() => undefined);
     await this.#listener.stopAccepting();

@@ -52,6 +52,8 @@ export interface Kernel {
   harden(): void;
   /** The soft limit of open descriptors (RLIMIT_NOFILE); Infinity when there is none. */
   descriptorLimit(): number;
+  /** Gives the memory back to the system that malloc keeps for later (malloc_trim(3)). Nothing where the C library has no such function. */
+  trimMemory(): void;
 }
 
 /** Many pidfds, one epoll instance. */
@@ -81,6 +83,8 @@ export interface Libc {
   prctl(option: number, second: number, third: number, fourth: number, fifth: number): number;
   getrlimit(resource: number, limit: BigUint64Array): number;
   setrlimit(resource: number, limit: BigUint64Array): number;
+  /** Undefined where the C library is not glibc. */
+  malloc_trim: ((pad: number) => number) | undefined;
   /** The name of the calling thread's errno: `ENOENT`. */
   errno(): string;
 }
@@ -231,6 +235,10 @@ class LinuxKernel implements Kernel {
     this.#check(this.#libc.getrlimit(RLIMIT_NOFILE, limit), 'getrlimit RLIMIT_NOFILE');
     const [soft = 0n] = limit;
     return soft === RLIM_INFINITY ? Infinity : Number(soft);
+  }
+
+  trimMemory(): void {
+    this.#libc.malloc_trim?.(0);
   }
 
   #peerGroups(fd: number): number[] {
@@ -388,6 +396,16 @@ export function loadLibc(): Libc {
     prctl: lib.func('int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)'),
     getrlimit: lib.func('int getrlimit(int, void *)'),
     setrlimit: lib.func('int setrlimit(int, void *)'),
+    malloc_trim: optional(() => lib.func('int malloc_trim(size_t)')),
     errno: () => names.get(koffi.errno()) ?? `errno ${koffi.errno()}`,
   };
+}
+
+/** A function that a C library may lack. */
+function optional<T>(find: () => T): T | undefined {
+  try {
+    return find();
+  } catch {
+    return undefined;
+  }
 }

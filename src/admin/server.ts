@@ -1,7 +1,8 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock } from '../clock.ts';
 import { SignetError, messageOf } from '../errors.ts';
+import { createServer } from '../http.ts';
 import { descriptorOf, type Kernel, type PeerCredentials } from '../kernel.ts';
 import { assertReplaceable, SocketFile } from '../listener/socket-file.ts';
 import type { Log } from '../log.ts';

@@ -1,4 +1,5 @@
-import { request, type IncomingMessage } from 'node:http';
+import type { IncomingMessage } from 'node:http';
+import { request } from '../http.ts';
 import { resolve } from 'node:path';
 import type { AdminFailure } from '../admin/messages.ts';
 import { messageOf, systemCode } from '../errors.ts';

@@ -73,6 +73,11 @@ export class Listener {
     return this.#maxConnections;
   }
 
+  /** Connections that were accepted so far, refused ones included. */
+  get accepted(): number {
+    return this.#connections;
+  }
+
   /** Connections whose first request is awaited now. */
   get opening(): number {
     return this.#opening;

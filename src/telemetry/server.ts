@@ -1,7 +1,8 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Alarm, Clock } from '../clock.ts';
 import { messageOf, SignetError, systemCode } from '../errors.ts';
+import { createServer } from '../http.ts';
 import type { Log } from '../log.ts';
 import type { ReadinessSource } from './readiness.ts';
 

@@ -32,6 +32,7 @@ export class Admission {
   readonly #answering = new Map<Call, number>();
   readonly #all = new Set<Call>();
   #alarm: Alarm | undefined;
+  #begun = 0;
 
   constructor(owners: OwnerLimits, limits: AdmissionLimits, clock: Clock, events: EventBus) {
     this.#owners = owners;
@@ -43,6 +44,11 @@ export class Admission {
   /** Calls that are open now. */
   get open(): number {
     return this.#all.size;
+  }
+
+  /** Calls that had a place so far. */
+  get begun(): number {
+    return this.#begun;
   }
 
   /** Of the open calls, those that last: streams. */
@@ -61,6 +67,7 @@ export class Admission {
       this.#refuse(call, refusal);
       return refusal;
     }
+    this.#begun += 1;
     this.#all.add(call);
     if (call.kind === 'unary') this.#answering.set(call, now);
     if (!isExchange) {

@@ -202,6 +202,7 @@ function kernelOf(): typeof kernel {
     closeDescriptor: bound('closeDescriptor'),
     harden: bound('harden'),
     descriptorLimit: bound('descriptorLimit'),
+    trimMemory: bound('trimMemory'),
   };
 }
 

@@ -1,8 +1,8 @@
-import type { ClientRequest, RequestOptions } from 'node:http';
-import { Agent as HttpAgent, request as httpRequest } from 'node:http';
+import type { Agent, ClientRequest, RequestOptions } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import type { Clock } from '../../clock.ts';
 import { SignetError } from '../../errors.ts';
+import { Agent as HttpAgent, request as httpRequest } from '../../http.ts';
 import { Exchange, StaleConnection, type WireAnswer, type WireRequest } from './exchange.ts';
 import { TlsFileReader, type TlsFiles, type TlsMaterial } from './tls-material.ts';
 import { VaultError } from './vault-error.ts';
@@ -23,7 +23,7 @@ export class Connection {
   readonly #clock: Clock;
   readonly #files: TlsFileReader;
   #material: TlsMaterial | undefined;
-  #agent: HttpAgent;
+  #agent: Agent;
 
   /** @throws SignetError `invalid_config` for an address without TLS that is not a loopback one. */
   constructor(options: ConnectionOptions, clock: Clock) {
@@ -102,7 +102,7 @@ export class Connection {
   }
 
   /** Sessions are not resumed: a resumed one is not verified against the roots of now. */
-  #newAgent(): HttpAgent {
+  #newAgent(): Agent {
     const options = { keepAlive: true, maxFreeSockets: 4, maxSockets: 64, scheduling: 'lifo' } as const;
     return this.#options.address.protocol === 'https:' ? new HttpsAgent({ ...options, maxCachedSessions: 0 }) : new HttpAgent(options);
   }
