@@ -13,7 +13,7 @@ import { whoOf } from '../listener/who.ts';
 import type { Entry } from '../spiffe/entry.ts';
 import { parseSpiffeId } from '../spiffe/id.ts';
 import type { JwtSvid } from '../spiffe/svid.ts';
-import { UnknownKeyError, validateJwt } from '../trust/jwt-validation.ts';
+import { UnknownKeyError, validateJwt, VerifiedTokens, type ValidJwt } from '../trust/jwt-validation.ts';
 import type { TrustStore } from '../trust/trust-store.ts';
 import type { UnknownKeyWaits } from '../trust/unknown-key-waits.ts';
 import { FeedSwitch } from './feed-switch.ts';
@@ -77,6 +77,7 @@ export class WorkloadApi {
   readonly #limits: ServiceLimits;
   readonly #tools: ServiceTools;
   readonly #gate: Gate<Ready>;
+  readonly #verified = new VerifiedTokens();
 
   constructor(limits: ServiceLimits, tools: ServiceTools) {
     this.#limits = limits;
@@ -167,8 +168,8 @@ export class WorkloadApi {
     if (Buffer.byteLength(request.audience) > this.#limits.audienceBytes) throw new RefusedCall(refusals.longAudience);
     if (request.svid.length > this.#limits.tokenBytes) throw new RefusedCall(refusals.longToken);
     try {
-      const valid = validateJwt(request.svid, request.audience, (name) => ready.trust.bundleOf(name), this.#tools.clock.now());
-      return { message: new Message(encodeValidation(valid.id, valid.claims, valid.audience)) };
+      const valid = validateJwt(request.svid, request.audience, (name) => ready.trust.bundleOf(name), this.#tools.clock.now(), this.#verified);
+      return validationAnswer(valid);
     } catch (error) {
       if (isSignetError(error, 'expired_token')) throw new RefusedCall(refusals.expiredToken, { cause: error });
       if (isSignetError(error, 'invalid_token')) throw new RefusedCall(refusals.badToken, { cause: error });
@@ -282,6 +283,18 @@ export class WorkloadApi {
       ...(cause === undefined ? {} : { detail: messageOf(cause) }),
     });
   }
+}
+
+/** The claims of a token that was remembered are the same object again. */
+const validationAnswers = new WeakMap<object, Answer>();
+
+function validationAnswer({ id, claims, audience }: ValidJwt): Answer {
+  let answer = validationAnswers.get(claims);
+  if (answer === undefined) {
+    answer = { message: new Message(encodeValidation(id, claims, audience)) };
+    validationAnswers.set(claims, answer);
+  }
+  return answer;
 }
 
 /** Tokens are asked for again and again: what is sent is made once for each. */

@@ -6,7 +6,7 @@ import { SignetError, type ErrorCode } from '../../src/errors.ts';
 import type { JwtAuthority, TrustBundle } from '../../src/spiffe/bundle.ts';
 import { parseTrustDomain, type TrustDomain } from '../../src/spiffe/id.ts';
 import { JWT_ALGORITHMS, type JwtAlgorithm } from '../../src/spiffe/jwt.ts';
-import { validateJwt } from '../../src/trust/jwt-validation.ts';
+import { validateJwt, VerifiedTokens } from '../../src/trust/jwt-validation.ts';
 
 const NOW = Date.UTC(2030, 0, 1);
 const SECONDS = NOW / 1000;
@@ -121,4 +121,36 @@ test('ID-26, WA-57: only the bundle of the own trust domain counts', async (t) =
 test('JS-30: a domain without JWT keys has no valid tokens', async (t) => {
   const token = await sign();
   t.throws(() => validateJwt(token, 'x', bundles(['example.org', []]), NOW), { message: /^JS-23/ });
+});
+
+test('JS-21, JS-16: of a token that was verified before, life and audience are looked at again', async (t) => {
+  const verified = new VerifiedTokens();
+  const token = await sign();
+  const valid = validateJwt(token, 'x', trust, NOW, verified);
+  t.is(validateJwt(token, 'x', trust, NOW, verified).claims, valid.claims, 'it was remembered');
+  t.throws(() => validateJwt(token, 'other', trust, NOW, verified), { message: /^JS-16/ });
+  t.throws(() => validateJwt(token, 'x', trust, NOW + 3_600_000, verified), { message: /^JS-21/ });
+});
+
+test('JS-23: a token is verified anew when the bundle is another one, and refused when its key is gone', async (t) => {
+  const verified = new VerifiedTokens();
+  const token = await sign();
+  validateJwt(token, 'x', trust, NOW, verified);
+  t.throws(() => validateJwt(token, 'x', bundles(['example.org', []]), NOW, verified), { message: /^JS-23/ });
+  t.notThrows(() => validateJwt(token, 'x', trust, NOW, verified));
+});
+
+test('what was refused is not remembered, and of what was verified no more than 512', async (t) => {
+  const verified = new VerifiedTokens();
+  const token = await sign();
+  const forged = `${token.slice(0, -4)}AAAA`;
+  t.throws(() => validateJwt(forged, 'x', trust, NOW, verified), { message: /^JS-23/ });
+  t.is(verified.find(forged, trust), undefined);
+  validateJwt(token, 'x', trust, NOW, verified);
+  const jwt = verified.find(token, trust);
+  t.truthy(jwt);
+  for (let other = 0; other < 511; other += 1) verified.add(`other-${other}`, jwt!, trust(parseTrustDomain('example.org'))!);
+  t.truthy(verified.find(token, trust));
+  verified.add('one more', jwt!, trust(parseTrustDomain('example.org'))!);
+  t.is(verified.find(token, trust), undefined);
 });
