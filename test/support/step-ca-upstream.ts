@@ -5,7 +5,7 @@ import type { KeyPair } from '../../src/authority/keys.ts';
 import { NodeAuthority, type NodeAuthorityOptions } from '../../src/authority/node-authority.ts';
 import { StepCaClient } from '../../src/upstream/step-ca/client.ts';
 import { StepCaIntermediate, type StepCaIntermediateOptions } from '../../src/upstream/step-ca/intermediate.ts';
-import type { StepCaOptions, StepCaProvisioner } from '../../src/upstream/step-ca/step-ca-options.ts';
+import type { JwkProvisioner, StepCaOptions, X5cProvisioner } from '../../src/upstream/step-ca/step-ca-options.ts';
 import { certificatePem, keyPem, type TestCa } from './authorities.ts';
 import { jwkProvisioner, provisionerKey, stepIntermediate, stepRoot, StepCaServer, x5cProvisioner, type ProvisionerEntry, type StepCaParts } from './step-ca-server.ts';
 import { directory, judgeRoot, listening, trustDomain, type Told } from './vault-upstream.ts';
@@ -21,9 +21,9 @@ export interface StepScene {
   readonly keys: KeyPair;
   /** Root of the X5C provisioner `signet-x5c`. */
   readonly bootstrap: TestCa;
-  readonly jwk: StepCaProvisioner;
+  readonly jwk: JwkProvisioner;
   /** A certificate for a node under the bootstrap root, which ends in `lifeMs`. */
-  x5c(lifeMs: number, root?: TestCa): Promise<StepCaProvisioner & { readonly type: 'x5c' }>;
+  x5c(lifeMs: number, root?: TestCa): Promise<X5cProvisioner>;
 }
 
 /** `change`: what the CA has in place of the usual. */
