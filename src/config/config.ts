@@ -165,7 +165,10 @@ export interface StepCaConfig {
   readonly fingerprint: string | undefined;
   /** The name in its certificate. Default: that of the address. */
   readonly serverName: string | undefined;
-  /** Node CAs renew themselves over mutual TLS, without a token. Default true. */
+  /**
+   * Node CAs renew themselves over mutual TLS, without a token: under the same name, and as the template was when the first one was
+   * made. Default: with `x5c`, whose certificate need not be good any more then.
+   */
   readonly renew: boolean;
   /** Files with further trust anchors. Default: none. */
   readonly roots: readonly string[];

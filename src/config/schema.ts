@@ -105,7 +105,7 @@ const STEP_CA_SCHEMA = requiredMapping({
   caFile: optional(leaf(readFile)),
   fingerprint: optional(leaf(readSha256)),
   serverName: optional(leaf(readDnsName)),
-  renew: optional(flag, true),
+  renew: optional(flag),
   roots: list(leaf(readFile), 'files'),
   provisioner: required(
     requiredMapping({
@@ -275,9 +275,9 @@ function toAuthority({ ttl, vault, stepCa, ...rest }: ConfigFile['authority']): 
   return { ...rest, ttlMs: ttl, files: rest.files, vault: vault && toVault(vault), stepCa: stepCa && toStepCa(stepCa) };
 }
 
-function toStepCa({ caFile, fingerprint, serverName, provisioner, ...rest }: NonNullable<ConfigFile['authority']['stepCa']>): StepCaConfig {
+function toStepCa({ caFile, fingerprint, serverName, renew, provisioner, ...rest }: NonNullable<ConfigFile['authority']['stepCa']>): StepCaConfig {
   const { type, name, key, passwordFile, certificate } = provisioner;
-  return { ...rest, caFile, fingerprint, serverName, provisioner: { type, name, key, passwordFile, certificate } };
+  return { ...rest, caFile, fingerprint, serverName, renew: renew ?? type === 'x5c', provisioner: { type, name, key, passwordFile, certificate } };
 }
 
 function toVault({ caFile, serverName, auth, pki, ...rest }: NonNullable<ConfigFile['authority']['vault']>): VaultConfig {

@@ -139,7 +139,7 @@ const TEMPLATES: readonly (readonly [string, object, RegExp])[] = [
 for (const [what, template, words] of TEMPLATES) {
   testIf(title(`a template that gives ${what}: refused, while the node CA that there is signs on (X509-SVID §4)`), async (t) => {
     const scene = await stepScene(t);
-    const opened = openStep(t, scene, { renew: false });
+    const opened = openStep(t, scene);
     const refusals: string[] = [];
     opened.told.tools.events.on('authorityFailed', ({ error }) => void refusals.push(error));
     const privateDir = directory(t);

@@ -94,7 +94,7 @@ testIf(title('the key of the provisioner: from step-ca with a password, as JWE, 
 testIf(title('an X5C provisioner: a node CA that does not outlive the certificate; then it renews itself, though that has ended'), async (t) => {
   const scene = await stepScene(t);
   const provisioner = await scene.x5c(40_000);
-  const opened = openStep(t, scene, { provisioner });
+  const opened = openStep(t, scene, { provisioner, renew: true });
   const privateDir = directory(t);
   const node = await stepNode(t, opened, { privateDir });
   const first = new X509Certificate(node.issuer().certificate);
@@ -113,7 +113,7 @@ testIf(title('an X5C provisioner: a node CA that does not outlive the certificat
 
 testIf(title('a node CA of the wanted life follows itself by its key; another life, constraint or a refused renewal need a token'), async (t) => {
   const scene = await stepScene(t);
-  const { upstream, told, client } = openStep(t, scene);
+  const { upstream, told, client } = openStep(t, scene, { renew: true });
   const node = await stepNode(t, { upstream, told, client });
   const { privateKey, certificate } = node.issuer();
   const follows = { chain: node.intermediates(), privateKey, nameConstraint: 'none' } as const;
@@ -123,10 +123,10 @@ testIf(title('a node CA of the wanted life follows itself by its key; another li
   // What came of it was not used, so that it would be the same again.
   t.not(subjectOf((await upstream.sign({ ...(await asking()), follows }, patience())).chain), own);
   for (const change of [{ ttlMs: 2 * HOUR }, { ttlMs: HOUR / 2 }, { nameConstraint: 'uri' } as const]) {
-    const other = openStep(t, scene);
+    const other = openStep(t, scene, { renew: true });
     t.not(subjectOf((await other.upstream.sign({ ...(await asking()), follows, ...change }, patience())).chain), own);
   }
-  const refused = openStep(t, scene);
+  const refused = openStep(t, scene, { renew: true });
   const stranger = await stepNode(t, openStep(t, await stepScene(t)));
   const foreign = { chain: stranger.intermediates(), privateKey: stranger.issuer().privateKey, nameConstraint: 'none' } as const;
   t.is((await refused.upstream.sign({ ...(await asking()), follows: foreign }, patience())).chain.length, 2);

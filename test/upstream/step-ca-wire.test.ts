@@ -7,6 +7,7 @@ import * as x509 from '@peculiar/x509';
 import test, { type ExecutionContext } from 'ava';
 import { createCsr } from '../../src/authority/certificate.ts';
 import { newKeyPair, type KeyPair } from '../../src/authority/keys.ts';
+import { permittingUriHost } from '../../src/authority/name-constraints.ts';
 import { systemRandom } from '../../src/random.ts';
 import { parseSpiffeId } from '../../src/spiffe/id.ts';
 import type { WireLimits } from '../../src/upstream/wire/limits.ts';
@@ -110,6 +111,21 @@ testIf(title('a step-ca that does not tell its intermediates signs too'), async 
   t.is(opened.upstream.issuer(), undefined);
 });
 
+testIf(title('the paths that deploy/step-ca lists are all that is asked for without renew; with it, a token is used where rekey does not get through'), async (t) => {
+  const { proxy, opened } = await behindProxy(t);
+  const listed = /^\/(health|1\.0\/(root\/\w+|roots|intermediates|provisioners\?.*|sign))$/;
+  proxy.break(answers(403, '{"status":403,"message":"not let through"}'), new RegExp(`^(?!${listed.source.slice(1)})`));
+  const node = await stepNode(t, opened);
+  const follows = { chain: node.intermediates(), privateKey: node.issuer().privateKey, nameConstraint: 'none' } as const;
+  t.is(proxy.faulty, 0);
+  const { jwk } = scene;
+  const renewing = openStep(t, { jwk, server: { address: proxy.address, fingerprint: '' } }, { pin: { caFile: proxy.caFile }, renew: true });
+  t.is((await renewing.upstream.sign({ ...(await asking()), follows }, patience())).chain.length, 2);
+  t.is(proxy.faulty, 1);
+  t.true(renewing.told.lines.some(({ reason = '' }) => /rekey: 403: not let through/.test(reason)));
+  t.deepEqual(renewing.told.failed, []);
+});
+
 testIf(title('an answer for another key is refused, and the last node CA goes on'), async (t) => {
   const { proxy, opened } = await behindProxy(t);
   const kept = (await opened.upstream.sign(await asking(), patience())).chain.map((der) => certificatePem(der));
@@ -151,8 +167,12 @@ function provisionerExtension(name: string): x509.Extension {
   return new x509.Extension('1.3.6.1.4.1.37476.9000.64.1', false, Buffer.concat([Buffer.of(0x30, content.length), content]));
 }
 
-testIf(title('step-ca renews whatever a node CA has signed, without a provisioner: SECURITY.md says what has to stand before it'), async (t) => {
-  const { client, upstream, told } = openStep(t, scene);
+testIf(title('step-ca renews whatever a node CA has signed, with disableRenewal too; name constraints of its intermediate bind it: deploy/step-ca'), async (t) => {
+  const own = await stepScene(t, async ({ roots: [root], provisioners }) => ({
+    provisioners: provisioners.map((entry) => ({ ...entry, claims: { ...(entry['claims'] as object), disableRenewal: true } })),
+    intermediate: await stepRoot('step intermediate', { ...(root === undefined ? {} : { parent: root }), pathLength: 1, more: [new x509.Extension('2.5.29.30', true, permittingUriHost('example.org'))] }),
+  }));
+  const { client, upstream, told } = openStep(t, own);
   const node = await stepNode(t, { client, upstream, told });
   const issuer = node.issuer();
   const csr = await createCsr(await newKeyPair('ec-p256'), trustDomain, systemRandom);
@@ -165,10 +185,12 @@ testIf(title('step-ca renews whatever a node CA has signed, without a provisione
   const { der } = await createLeaf(issuer, { id: parseSpiffeId('spiffe://example.org/w'), publicKey: keys.publicKey, dnsNames: [], notBefore: now - 60_000, notAfter: now + 60_000 }, systemRandom);
   t.regex((await renewed(keys, der)).issuer, /CN=step intermediate/);
   const parent: TestCa = { ...issuer, name: issuer.subject, keyId: issuer.subjectKeyId.toString('hex') };
-  const evil = await testCa({ parent, name: 'CN=evil', uris: ['spiffe://other.example'], uses: 5, from: now - 60_000, to: now + 3_650 * 86_400_000 });
+  const evil = await testCa({ parent, name: 'CN=evil', uris: ['spiffe://example.org/anybody'], uses: 5, from: now - 60_000, to: now + 3_650 * 86_400_000 });
   const ca = await renewed(evil, evil.certificate);
   t.true(ca.getExtension(x509.BasicConstraintsExtension)?.ca);
   t.true(ca.notAfter.getTime() > now + 3_600 * 86_400_000);
+  const foreign = await testCa({ parent, name: 'CN=foreign', uris: ['spiffe://other.example'], uses: 5, from: now - 60_000, to: now + 60_000 });
+  await t.throwsAsync(renewed(foreign, foreign.certificate));
   // The way out that certificates themselves have.
   const marked = await testCa({ parent, name: 'CN=marked', ca: false, uses: 1, from: now - 60_000, to: now + 60_000, more: [provisionerExtension('nobody')] });
   await t.throwsAsync(renewed(marked, marked.certificate), { message: /401/ });

@@ -7,7 +7,7 @@ import type { StepCaClient } from './client.ts';
 import { Renewal } from './renewal.ts';
 
 export interface StepCaIntermediateOptions extends IssuerWatchOptions {
-  /** Whether node CAs renew themselves over mutual TLS. Default true. */
+  /** Whether node CAs renew themselves over mutual TLS. Default false. */
   readonly renew?: boolean;
 }
 
@@ -66,7 +66,7 @@ export class StepCaIntermediate implements Upstream {
     if (this.roots().length === 0) await this.#issuers.look(signal);
     const csr = await request.csr();
     const { ttlMs, trustDomain } = request;
-    const renew = (either: AbortSignal) => (this.#options.renew === false ? Promise.resolve(undefined) : this.#renewal.renew(request, csr, either));
+    const renew = (either: AbortSignal) => (this.#options.renew === true ? this.#renewal.renew(request, csr, either) : Promise.resolve(undefined));
     const [certificate, ...above] = await this.#tools.client.sign({ subject: idOfTrustDomain(trustDomain), csr, ttlMs }, renew, signal);
     if (certificate === undefined) throw new UpstreamError('malformed', 'step-ca has answered with an empty chain');
     return this.#answerOf(certificate, above, signal);

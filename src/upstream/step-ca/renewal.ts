@@ -16,7 +16,7 @@ const SHORTER_MS = 10_000;
 
 /**
  * A node CA has its successor signed by itself, over mutual TLS, where it can: then the credential of the node is needed once only.
- * step-ca copies everything but key and dates, so that what is asked for otherwise needs a token.
+ * step-ca copies everything but key and dates, the name among it, so that what is asked for otherwise needs a token.
  */
 export class Renewal {
   readonly #tools: RenewalTools;

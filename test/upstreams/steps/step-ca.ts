@@ -40,12 +40,12 @@ class StepCa {
   }
 
   /** The part of an agent's configuration that says who signs. */
-  under(type: 'jwk' | 'x5c', pin: 'fingerprint' | 'caFile' = 'fingerprint'): Readonly<Record<string, unknown>> {
+  under(type: 'jwk' | 'x5c', { pin = 'fingerprint', ttl = '1h' }: { pin?: 'fingerprint' | 'caFile'; ttl?: string } = {}): Readonly<Record<string, unknown>> {
     const place = (name: string): string => join(this.#directory, name);
     const jwk = { type, name: 'signet-node-ca', key: place('provisioner.key') };
     const x5c = { type, name: 'signet-x5c', certificate: place('node.crt'), key: place('node.key') };
     const stepCa = { address: this.server.address.origin, [pin]: this.server[pin], provisioner: type === 'jwk' ? jwk : x5c };
-    return { authority: { type: 'step-ca', ttl: '1h', stepCa }, jwt: { ttl: '60s' } };
+    return { authority: { type: 'step-ca', ttl, stepCa }, jwt: { ttl: '60s' } };
   }
 
   async #write(keys: KeyPair, bootstrap: TestCa): Promise<void> {
@@ -73,7 +73,7 @@ export const rotationStepCa: Step = {
     const { root, server, under } = await opened(started);
     const [next, last] = [await stepRoot('second root'), await stepRoot('third root')];
     // A node that starts after the change could not know the first root by its fingerprint.
-    const pair = await Pair.start(under('jwk', 'caFile'), started);
+    const pair = await Pair.start(under('jwk', { pin: 'caFile' }), started);
     await announced(report, pair, {
       publish: () => server.change({ roots: [root, next] }),
       swap: async () => server.change({ intermediate: await stepIntermediate(next, 'second intermediate') }),
@@ -91,7 +91,8 @@ export const clientsStepCa: Step = {
   missing: stepCaOrAgentMissing,
   async run(report, started) {
     const { under } = await opened(started);
-    const agent = started.use(await NodeAgent.start(['interop'], { ...under('x5c'), x509: { ttl: '60s' } }));
+    // Of two minutes, so that node CAs follow themselves by their keys, under one name, while the clients look.
+    const agent = started.use(await NodeAgent.start(['interop'], { ...under('x5c', { ttl: '2m' }), x509: { ttl: '60s' } }));
     await byClients(report, 'intermediate', agent.socket);
   },
 };
