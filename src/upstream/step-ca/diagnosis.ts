@@ -22,7 +22,8 @@ export async function refusedToken(refusal: string, parts: RefusedParts): Promis
   const more = lag === undefined ? '' : ` ${lag[0]?.toUpperCase()}${lag.slice(1)}`;
   if (known !== undefined) return `step-ca refuses the token: ${known}.${more}`;
   const names = `authority.stepCa.address or serverName is none of the dnsNames of step-ca (the token says ${audience})`;
-  return `${refusal}: step-ca refuses the token and does not say why.${more === '' ? ` Provisioner and key are as they should be. Perhaps ${names}` : more}. Its log has more`;
+  const seen = found === 'unknown' ? 'What it has for a provisioner cannot be read' : 'Provisioner and key are as they should be';
+  return `${refusal}: step-ca refuses the token and does not say why.${more === '' ? ` ${seen}. Perhaps ${names}` : more}. Its log has more`;
 }
 
 async function mismatch(found: JsonObject, { provisioner, credential }: RefusedParts): Promise<string | undefined> {

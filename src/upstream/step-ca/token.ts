@@ -1,5 +1,6 @@
 import { createHash, type KeyObject } from 'node:crypto';
 import { SignJWT, type JWTHeaderParameters } from 'jose';
+import { messageOf } from '../../errors.ts';
 import type { Random } from '../../random.ts';
 import { UpstreamError } from '../wire/upstream-error.ts';
 import type { Credential } from './credential.ts';
@@ -21,8 +22,20 @@ export interface TokenAsked {
 /** The CA allows a minute more. A token is used at once, and once. */
 const LIFE_S = 120;
 
-/** A token with which step-ca signs one certificate, for this request only. */
+/**
+ * A token with which step-ca signs one certificate, for this request only.
+ *
+ * @throws UpstreamError `login` for a key with which there are no tokens.
+ */
 export async function oneTimeToken(asked: TokenAsked, random: Random): Promise<string> {
+  try {
+    return await signed(asked, random);
+  } catch (error) {
+    throw error instanceof UpstreamError ? error : new UpstreamError('login', `no token can be signed with the key of the provisioner ${asked.provisioner.name}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function signed(asked: TokenAsked, random: Random): Promise<string> {
   const { provisioner, credential, audience, subject, csr, now } = asked;
   const seconds = Math.floor(now / 1000);
   const fingerprint = createHash('sha256').update(csr).digest('base64url');
