@@ -74,7 +74,7 @@ export const faultsStepCa: Step = {
 
 function jwkFaults(ca: StepCa): readonly Fault[] {
   const { server } = ca;
-  const [jwk, x5c] = server.parts.provisioners;
+  const { roots, intermediate, provisioners: [jwk, x5c] } = server.parts;
   if (jwk === undefined || x5c === undefined) throw new Error('step-ca has no provisioners');
   let keys: KeyPair | undefined;
   const replaceKey = async (): Promise<void> => {
@@ -82,7 +82,7 @@ function jwkFaults(ca: StepCa): readonly Fault[] {
     await server.change({ provisioners: [await jwkProvisioner(keys), x5c] });
   };
   const foreign = withTemplate(jwk, { templateData: { trustDomain: 'other.example' } });
-  const replaceRoot = async (): Promise<void> => {
+  const stranger = async (): Promise<void> => {
     const root = await stepRoot('another root');
     await server.change({ roots: [root], intermediate: await stepIntermediate(root) });
   };
@@ -90,7 +90,7 @@ function jwkFaults(ca: StepCa): readonly Fault[] {
     { name: 'provisioner removed', cause: () => server.change({ provisioners: [x5c] }), line: /step-ca has no provisioner signet-node-ca/, repair: () => server.change({ provisioners: [jwk, x5c] }) },
     { name: 'template of another trust domain', cause: () => server.change({ provisioners: [foreign, x5c] }), line: /is refused: .*spiffe:\/\/other\.example/, repair: () => server.change({ provisioners: [jwk, x5c] }) },
     { name: 'key of the provisioner replaced', cause: replaceKey, line: /has another key .*it was replaced/, repair: async () => ca.giveKey(keys ?? (await provisionerKey())) },
-    { name: 'another CA at its address', cause: replaceRoot, line: /TLS fails: .*not verified by/, repair: async () => ca.copyRoots() },
+    { name: 'another CA at its address', cause: stranger, line: /TLS fails: .*not verified by/, repair: () => server.change({ roots, intermediate }) },
   ];
 }
 
