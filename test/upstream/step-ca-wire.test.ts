@@ -145,8 +145,8 @@ async function impostor(t: ExecutionContext, parent: TestCa, above: readonly Buf
 
 testIf(title('a server that a node CA has certified is not step-ca, though its root is the pinned one'), async (t) => {
   const node = await stepNode(t, openStep(t, scene));
-  const { privateKey, publicKey, subject, subjectKeyId } = node.issuer();
-  const nodeCa: TestCa = { privateKey, publicKey, certificate: node.issuer().certificate, name: subject, keyId: subjectKeyId.toString('hex') };
+  const { privateKey, publicKey, subjectName, subjectKeyId } = node.issuer();
+  const nodeCa: TestCa = { privateKey, publicKey, certificate: node.issuer().certificate, name: new x509.Name(subjectName), keyId: subjectKeyId.toString('hex') };
   const address = await impostor(t, nodeCa, node.intermediates());
   const { upstream } = openStep(t, { jwk: scene.jwk, server: { address, fingerprint: '' } }, { pin: { caFile: scene.server.caFile } });
   await t.throwsAsync(upstream.sign(await asking(), patience()), { message: /has a SPIFFE ID: a node CA has signed it, and not the CA of step-ca/ });
@@ -184,7 +184,7 @@ testIf(title('step-ca renews whatever a node CA has signed, with disableRenewal 
   const now = Math.floor(Date.now() / 1_000) * 1_000;
   const { der } = await createLeaf(issuer, { id: parseSpiffeId('spiffe://example.org/w'), publicKey: keys.publicKey, dnsNames: [], notBefore: now - 60_000, notAfter: now + 60_000 }, systemRandom);
   t.regex((await renewed(keys, der)).issuer, /CN=step intermediate/);
-  const parent: TestCa = { ...issuer, name: issuer.subject, keyId: issuer.subjectKeyId.toString('hex') };
+  const parent: TestCa = { ...issuer, name: new x509.Name(issuer.subjectName), keyId: issuer.subjectKeyId.toString('hex') };
   const evil = await testCa({ parent, name: 'CN=evil', uris: ['spiffe://example.org/anybody'], uses: 5, from: now - 60_000, to: now + 3_650 * 86_400_000 });
   const ca = await renewed(evil, evil.certificate);
   t.true(ca.getExtension(x509.BasicConstraintsExtension)?.ca);
