@@ -47,12 +47,13 @@ export function stateDirectoryOf({ authority, dataDir, privateDir }: Config): st
  * @throws SignetError `state_refused`
  */
 export async function checkAuthority(config: Config, tools: RoomTools): Promise<void> {
-  const { type, tier, files, vault } = config.authority;
+  const { type, tier, files, vault, stepCa } = config.authority;
   if (type === 'embedded') return EmbeddedAuthority.check(embeddedOptions(config));
   // Keys from before a restart are enough to go on with, whatever has become of the files.
   if (tier === 'intermediate' && NodeAuthority.check(nodeOptions(config), tools.clock.now())) return;
   if (files !== undefined) await FilesUpstream.check({ trustDomain: config.trustDomain, files }, { clock: tools.clock, ca: caTools(tools.random) });
   if (vault !== undefined) await (await theVault()).checkVault(vault);
+  if (stepCa !== undefined) await (await theStepCa()).checkStepCa(stepCa);
 }
 
 /**
@@ -71,6 +72,7 @@ type Opening = Omit<Authority, 'close'>;
 
 /** Loaded where it is needed: every node pays for what its agent has in memory. */
 const theVault = () => import('./vault-svids.ts');
+const theStepCa = () => import('./step-ca.ts');
 
 async function open(config: Config, kubernetes: KubernetesRooms | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
   const { type, tier, vault } = config.authority;
@@ -100,13 +102,14 @@ async function open(config: Config, kubernetes: KubernetesRooms | undefined, too
 
 /** The CA above the node. */
 async function openUpstream(config: Config, client: VaultClient | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Upstream> {
-  const { files, vault } = config.authority;
+  const { files, vault, stepCa } = config.authority;
+  if (stepCa !== undefined) return (await theStepCa()).openStepCa(config.trustDomain, stepCa, tools, opened);
   if (files !== undefined) {
     const upstream = await FilesUpstream.open({ trustDomain: config.trustDomain, files }, { ...tools, ca: caTools(tools.random) });
     opened.defer(() => upstream.close());
     return upstream;
   }
-  if (vault === undefined || client === undefined) throw new SignetError('invalid_config', 'authority: neither files nor vault is set');
+  if (vault === undefined || client === undefined) throw new SignetError('invalid_config', 'authority: none of files, vault and stepCa is set');
   const upstream = (await theVault()).vaultIntermediate(config.trustDomain, vault, client, tools);
   opened.defer(() => upstream.close());
   return upstream;

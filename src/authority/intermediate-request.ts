@@ -13,6 +13,8 @@ export interface IntermediateWanted {
   readonly ttlMs: number;
   readonly nameConstraint: NameConstraint;
   readonly acceptUnconstrainedCA?: boolean;
+  /** The node CA that signs now, if another one is to follow it by itself. */
+  readonly follows?: NodeCa | undefined;
 }
 
 interface Tools {

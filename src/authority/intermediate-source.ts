@@ -37,6 +37,8 @@ export interface IntermediateAsked {
   readonly nameConstraint: NameConstraint;
   /** A PKCS #10 request for the same, in DER, for a CA that wants to see that the key is held. */
   csr(): Promise<Buffer>;
+  /** The node CA that signs now, for a CA that renews by it; undefined where there is none, or its key is not to be relied on. */
+  readonly follows?: { readonly chain: readonly Buffer[]; readonly privateKey: KeyObject; readonly nameConstraint: NameConstraint } | undefined;
 }
 
 export interface IntermediateAnswer {

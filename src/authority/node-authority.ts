@@ -225,7 +225,7 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   async #renewCa(): Promise<unknown> {
     const { clock, upstream } = this.#tools;
     try {
-      const { ca, roots: known } = await this.#ask(this.#closing.signal);
+      const { ca, roots: known } = await this.#ask(this.#closing.signal, this.#keys.ca);
       if (this.#isClosed) return undefined;
       const now = clock.now();
       const { state } = this.#keys;
@@ -241,10 +241,10 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
     }
   }
 
-  /** Another node CA, and the roots that are known with it. */
-  async #ask(signal: AbortSignal): Promise<{ readonly ca: Omit<NodeCa, 'activatesAt'>; readonly roots: readonly KnownRoot[] }> {
+  /** Another node CA, and the roots that are known with it. `follows`: the one that it may be asked for with. */
+  async #ask(signal: AbortSignal, follows?: NodeCa): Promise<{ readonly ca: Omit<NodeCa, 'activatesAt'>; readonly roots: readonly KnownRoot[] }> {
     const { clock, random, upstream } = this.#tools;
-    const { ca, roots } = await intermediateFrom(upstream, this.#options, { clock, random, signal });
+    const { ca, roots } = await intermediateFrom(upstream, { ...this.#options, follows }, { clock, random, signal });
     const now = clock.now();
     this.#lastSuccess = now;
     return { ca, roots: addRoots(this.#keys.state.roots, roots, now) };

@@ -81,9 +81,9 @@ export interface TransitConfig {
 export interface AuthorityConfig {
   /**
    * `embedded`: an own root, kept in `dataDir`. `files`: a node CA under a CA whose certificate and key are in files. `vault`: under,
-   * or by, one of Vault's. With `attestation.kubernetes` the default is refused unless `singleNode`.
+   * or by, one of Vault's. `step-ca`: under a smallstep CA. With `attestation.kubernetes` the default is refused unless `singleNode`.
    */
-  readonly type: 'embedded' | 'files' | 'vault';
+  readonly type: 'embedded' | 'files' | 'vault' | 'step-ca';
   /**
    * `intermediate`: the CA above signs a CA of this node, which rides out an outage. `per-svid`: it signs each leaf, and no signing
    * key is on the node; for `vault` only. Default `intermediate`.
@@ -107,6 +107,8 @@ export interface AuthorityConfig {
   readonly files: FilesConfig | undefined;
   /** Set for `type: vault`, and where `jwt.signer` is `transit`. */
   readonly vault: VaultConfig | undefined;
+  /** Set exactly for `type: step-ca`. */
+  readonly stepCa: StepCaConfig | undefined;
 }
 
 /** A Vault or OpenBao server. */
@@ -151,6 +153,38 @@ export interface VaultPkiConfig {
   readonly role: string | undefined;
   /** Files with further trust anchors. Default: none. */
   readonly roots: readonly string[];
+}
+
+/** A smallstep CA. Either `caFile` or `fingerprint` is set. */
+export interface StepCaConfig {
+  /** An https URL without path. */
+  readonly address: string;
+  /** Roots of its certificate: absolute. They alone are believed for the connection. */
+  readonly caFile: string | undefined;
+  /** SHA-256 of one of its roots, as `step certificate fingerprint` writes it. */
+  readonly fingerprint: string | undefined;
+  /** The name in its certificate. Default: that of the address. */
+  readonly serverName: string | undefined;
+  /**
+   * Node CAs renew themselves over mutual TLS, without a token: under the same name, and as the template was when the first one was
+   * made. Default: with `x5c`, whose certificate need not be good any more then.
+   */
+  readonly renew: boolean;
+  /** Files with further trust anchors. Default: none. */
+  readonly roots: readonly string[];
+  readonly provisioner: StepCaProvisionerConfig;
+}
+
+/** How the agent proves itself. Files are read again each time. */
+export interface StepCaProvisionerConfig {
+  readonly type: 'jwk' | 'x5c';
+  readonly name: string;
+  /** Its private key (`jwk`: PEM, JWK or JWE; default: the encrypted one that step-ca keeps), or that of the certificate (`x5c`). */
+  readonly key: string | undefined;
+  /** What opens an encrypted key. */
+  readonly passwordFile: string | undefined;
+  /** `x5c`: a certificate under the provisioner's roots, then what lies between. */
+  readonly certificate: string | undefined;
 }
 
 /** A CA in PEM files. They are read again when they change. */
@@ -331,6 +365,7 @@ export const CONFIG_DEFAULTS: Omit<Config, 'trustDomain'> = deepFreeze({
     acceptUnconstrainedCA: false,
     files: undefined,
     vault: undefined,
+    stepCa: undefined,
   },
   attestation: { unix: { path: false }, kubernetes: { enabled: false, cgroupRoot: undefined, podTimeoutMs: 5 * SECOND } },
   registration: {

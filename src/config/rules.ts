@@ -25,6 +25,7 @@ interface DraftAuthority {
   readonly type?: string | undefined;
   readonly tier?: string | undefined;
   readonly vault?: DraftVault | undefined;
+  readonly stepCa?: { readonly provisioner?: Readonly<Record<string, string | undefined>> | undefined } | undefined;
   readonly ttl?: number | undefined;
   readonly singleNode?: boolean | undefined;
   readonly files?: object | undefined;
@@ -58,6 +59,7 @@ export function brokenRules(draft: Draft, written: unknown): Problem[] {
     ...authorityRule(draft, written),
     ...filesRule(draft, written),
     ...vaultRules(draft, written),
+    ...stepCaRules(draft, written),
     ...kubernetesRules(draft, written),
     ...entries.flatMap((entry, index) => (entry === undefined ? [] : entryRules(entry, ['entries', index], draft, written))),
     ...overlapRules(entries, written),
@@ -119,6 +121,25 @@ function* vaultRules({ authority, jwt }: Draft, written: unknown): Iterable<Prob
   }
 }
 
+function* stepCaRules({ authority }: Draft, written: unknown): Iterable<Problem> {
+  const section = ['authority', 'stepCa'];
+  const at = (path: readonly Step[], allowed: string): Problem => ({ path: formatPath([...section, ...path]), found: show(valueAt(written, [...section, ...path])), allowed });
+  const isThere = (...path: Step[]): boolean => valueAt(written, [...section, ...path]) !== undefined;
+  if (authority?.type === 'step-ca' && !isThere()) yield at([], 'the smallstep CA: address, caFile or fingerprint, and provisioner');
+  if (authority?.type !== undefined && authority.type !== 'step-ca' && isThere()) yield at([], 'nothing, unless authority.type is step-ca');
+  if (authority?.stepCa === undefined) return;
+  if (!isThere('caFile') && !isThere('fingerprint')) yield at(['fingerprint'], 'the SHA-256 fingerprint of its root, or caFile: whoever answers first is not believed');
+  if (isThere('caFile') && isThere('fingerprint')) yield at(['fingerprint'], 'nothing, beside caFile');
+  const type = authority.stepCa.provisioner?.['type'];
+  if (type === 'jwk') {
+    if (!isThere('provisioner', 'key') && !isThere('provisioner', 'passwordFile')) yield at(['provisioner', 'key'], 'the file with the private key, or passwordFile to open the one that step-ca keeps');
+    if (isThere('provisioner', 'certificate')) yield at(['provisioner', 'certificate'], 'nothing, unless provisioner.type is x5c');
+  }
+  for (const name of type === 'x5c' ? ['certificate', 'key'] : []) {
+    if (!isThere('provisioner', name)) yield at(['provisioner', name], 'a value (with provisioner.type: x5c)');
+  }
+}
+
 /** What a node of a cluster has to be told, and what it must not be. */
 function* kubernetesRules({ trustDomain, attestation, authority, clusterName, kubernetes, entries }: Draft, written: unknown): Iterable<Problem> {
   const enabled = attestation?.kubernetes?.enabled;
@@ -130,7 +151,7 @@ function* kubernetesRules({ trustDomain, attestation, authority, clusterName, ku
     }
     if (authority?.type === 'embedded' && authority.singleNode === false) {
       const why = 'as many roots as nodes would share one trust domain; a cluster of one node says authority.singleNode: true';
-      yield report(['authority', 'type'], `files or vault, with attestation.kubernetes: ${why}`);
+      yield report(['authority', 'type'], `files, vault or step-ca, with attestation.kubernetes: ${why}`);
     }
   }
   if (enabled === true && trustDomain !== undefined && valueAt(written, ['trust', 'publish', 'clusterTrustBundle']) === true) {

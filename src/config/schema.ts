@@ -11,6 +11,7 @@ import {
   type JwtConfig,
   type KubernetesConfig,
   type Limits,
+  type StepCaConfig,
   type TrustConfig,
   type VaultConfig,
 } from './config.ts';
@@ -28,7 +29,10 @@ import {
   readHint,
   readIssuer,
   readSelector,
+  readSha256,
   readSocketPath,
+  readStepCaAddress,
+  readStepCaName,
   readTemplate,
   readTrustDomain,
   readVaultAddress,
@@ -96,6 +100,24 @@ const VAULT_SCHEMA = requiredMapping({
   }),
 });
 
+const STEP_CA_SCHEMA = requiredMapping({
+  address: required(leaf(readStepCaAddress)),
+  caFile: optional(leaf(readFile)),
+  fingerprint: optional(leaf(readSha256)),
+  serverName: optional(leaf(readDnsName)),
+  renew: optional(flag),
+  roots: list(leaf(readFile), 'files'),
+  provisioner: required(
+    requiredMapping({
+      type: required(choice(['jwk', 'x5c'])),
+      name: required(leaf(readStepCaName)),
+      key: optional(leaf(readFile)),
+      passwordFile: optional(leaf(readFile)),
+      certificate: optional(leaf(readFile)),
+    }),
+  ),
+});
+
 /** The keys of the file, the form of each value, and what holds where it is left out. Rules over several values: `rules.ts`. */
 export const CONFIG_SCHEMA = requiredMapping({
   trustDomain: required(leaf(readTrustDomain)),
@@ -130,13 +152,14 @@ export const CONFIG_SCHEMA = requiredMapping({
     propagation: optional(duration(TTL_RANGES.propagation), formatDuration(jwt.propagationMs)),
   }),
   authority: mapping({
-    type: optional(choice(['embedded', 'files', 'vault']), authority.type),
+    type: optional(choice(['embedded', 'files', 'vault', 'step-ca']), authority.type),
     tier: optional(choice(['intermediate', 'per-svid']), authority.tier),
     ttl: optional(duration(TTL_RANGES.authority), formatDuration(authority.ttlMs)),
     singleNode: optional(flag, authority.singleNode),
     nameConstraint: optional(choice(['none', 'uri']), authority.nameConstraint),
     acceptUnconstrainedCA: optional(flag, authority.acceptUnconstrainedCA),
     vault: optional(VAULT_SCHEMA),
+    stepCa: optional(STEP_CA_SCHEMA),
     files: optional(
       requiredMapping({
         certificate: required(leaf(readFile)),
@@ -248,8 +271,13 @@ function toJwt({ ttl, issuer, signer, transit, propagation }: ConfigFile['jwt'])
   return { ttlMs: ttl, issuer, signer, transit, propagationMs: propagation };
 }
 
-function toAuthority({ ttl, vault, ...rest }: ConfigFile['authority']): AuthorityConfig {
-  return { ...rest, ttlMs: ttl, files: rest.files, vault: vault && toVault(vault) };
+function toAuthority({ ttl, vault, stepCa, ...rest }: ConfigFile['authority']): AuthorityConfig {
+  return { ...rest, ttlMs: ttl, files: rest.files, vault: vault && toVault(vault), stepCa: stepCa && toStepCa(stepCa) };
+}
+
+function toStepCa({ caFile, fingerprint, serverName, renew, provisioner, ...rest }: NonNullable<ConfigFile['authority']['stepCa']>): StepCaConfig {
+  const { type, name, key, passwordFile, certificate } = provisioner;
+  return { ...rest, caFile, fingerprint, serverName, renew: renew ?? type === 'x5c', provisioner: { type, name, key, passwordFile, certificate } };
 }
 
 function toVault({ caFile, serverName, auth, pki, ...rest }: NonNullable<ConfigFile['authority']['vault']>): VaultConfig {

@@ -123,6 +123,30 @@ export function readVaultAddress(input: unknown): string {
   return text.replace(/\/$/, '');
 }
 
+/** Where a smallstep CA is. It has TLS always. */
+export function readStepCaAddress(input: unknown): string {
+  const what = 'an https URL such as https://ca.example.org:9000';
+  const text = textOf(input, what);
+  if (!/^https:\/\/[^\s/\\@?#]+\/?$/.test(text) || !URL.canParse(text)) throw new Refused(what);
+  return text.replace(/\/$/, '');
+}
+
+/** The name of a provisioner. */
+export function readStepCaName(input: unknown): string {
+  const what = 'the name of a provisioner such as node-ca or admin@example.org: at most 255 printable characters of ASCII';
+  const text = textOf(input, what);
+  if (!/^[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?$/.test(text)) throw new Refused(what);
+  return text;
+}
+
+/** A SHA-256 digest in hexadecimal digits, as `step` and OpenSSL write it. */
+export function readSha256(input: unknown): string {
+  const what = 'a SHA-256 fingerprint of 64 hexadecimal digits';
+  const digits = textOf(input, what).replaceAll(':', '').toLowerCase();
+  if (!/^[0-9a-f]{64}$/.test(digits)) throw new Refused(what);
+  return digits;
+}
+
 /** A mount point: one or more segments. */
 export function readVaultPath(input: unknown): string {
   return vaultName(input, /^[a-zA-Z0-9._-]+(?:\/[a-zA-Z0-9._-]+)*$/, 'a mount point such as pki or team-a/pki');

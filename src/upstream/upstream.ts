@@ -30,6 +30,16 @@ export interface UpstreamRequest {
   readonly nameConstraint: 'none' | 'uri';
   /** The same as PKCS #10, in DER. */
   csr(): Promise<Buffer>;
+  /** The node CA that this one is to follow while that is good, for a CA that renews by it. */
+  readonly follows?: FollowedNodeCa | undefined;
+}
+
+export interface FollowedNodeCa {
+  /** DER: itself, then what lies between it and the root. */
+  readonly chain: readonly Buffer[];
+  readonly privateKey: KeyObject;
+  /** What was asked for. */
+  readonly nameConstraint: 'none' | 'uri';
 }
 
 export interface UpstreamAnswer {

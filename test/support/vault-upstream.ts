@@ -9,7 +9,7 @@ import { EventBus } from '../../src/events.ts';
 import type { LogFields } from '../../src/log.ts';
 import { systemRandom } from '../../src/random.ts';
 import { parseTrustDomain } from '../../src/spiffe/id.ts';
-import type { AvailabilityTools } from '../../src/upstream/vault/availability.ts';
+import type { AvailabilityTools } from '../../src/upstream/wire/availability.ts';
 import { VaultClient } from '../../src/upstream/vault/client.ts';
 import type { VaultAuth, VaultOptions } from '../../src/upstream/vault/vault-options.ts';
 import type { VaultServer } from './vault-server.ts';

@@ -11,6 +11,7 @@ import { outage } from './steps/outage.ts';
 import { rotationEmbedded } from './steps/rotation-embedded.ts';
 import { rotationFiles } from './steps/rotation-files.ts';
 import { rotationVault } from './steps/rotation-vault.ts';
+import { clientsStepCa, faultsStepCa, outageStepCa, rotationStepCa } from './steps/step-ca.ts';
 
 const STEPS: Readonly<Record<string, Step>> = {
   outage,
@@ -19,6 +20,10 @@ const STEPS: Readonly<Record<string, Step>> = {
   'rotation-embedded': rotationEmbedded,
   clients,
   faults,
+  'step-ca-outage': outageStepCa,
+  'step-ca-rotation': rotationStepCa,
+  'step-ca-clients': clientsStepCa,
+  'step-ca-faults': faultsStepCa,
 };
 
 const chosen = process.argv.slice(2);

@@ -1,5 +1,5 @@
 import { isObject } from '../../kubernetes/json.ts';
-import type { WireAnswer } from './exchange.ts';
+import type { WireAnswer } from '../wire/exchange.ts';
 import { isAwayFault, VaultError, type VaultFault } from './vault-error.ts';
 
 /** Longest part of Vault's own words that goes into a message. */

@@ -1,7 +1,7 @@
 import { messageOf } from '../../errors.ts';
 import type { JsonObject } from '../../kubernetes/json.ts';
+import { readSmallFile } from '../wire/small-file.ts';
 import { pathOf } from './path.ts';
-import { readSmallFile } from './small-file.ts';
 import { hasFault, isAway, VaultError } from './vault-error.ts';
 import type { VaultAuth } from './vault-options.ts';
 

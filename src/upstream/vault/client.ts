@@ -1,12 +1,14 @@
 import { isSignetError, SignetError } from '../../errors.ts';
 import { isObject, objectAt, type JsonObject } from '../../kubernetes/json.ts';
+import { Availability, type AvailabilityTools } from '../wire/availability.ts';
+import { Connection } from '../wire/connection.ts';
+import { DEFAULT_LIMITS } from '../wire/limits.ts';
+import { TlsFileReader } from '../wire/tls-material.ts';
 import { parseJson, refusalOf, type Asked } from './answer.ts';
 import { isInvalidToken, VaultLogin } from './auth.ts';
-import { Availability, type AvailabilityTools } from './availability.ts';
-import { Connection } from './connection.ts';
 import { TokenKeeper } from './token.ts';
 import { hasFault, VaultError } from './vault-error.ts';
-import { DEFAULT_LIMITS, type VaultOptions } from './vault-options.ts';
+import type { VaultOptions } from './vault-options.ts';
 
 export interface VaultAnswer {
   /** `data`, or {} when there is none. */
@@ -44,9 +46,10 @@ export class VaultClient {
     const { address, auth, serverName, caFile } = options;
     this.#options = options;
     this.#tools = tools;
-    const tls = { ...(caFile ? { caFile } : {}), ...(auth.method === 'cert' ? { certificate: auth.certificate, key: auth.key } : {}) };
+    const files = { ...(caFile ? { caFile } : {}), ...(auth.method === 'cert' ? { certificate: auth.certificate, key: auth.key } : {}) };
+    const tls = new TlsFileReader(files, tools.clock);
     this.#connection = new Connection({ address, serverName, tls, limits: { ...DEFAULT_LIMITS, ...options.limits } }, tools.clock);
-    this.#availability = new Availability(tools, () => this.#probe());
+    this.#availability = new Availability('vault', tools, () => this.#probe());
     this.#tokens = new TokenKeeper({
       clock: tools.clock,
       source: new VaultLogin(auth, (path, asked) => this.#askAuth(path, asked)),

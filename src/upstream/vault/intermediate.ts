@@ -2,10 +2,11 @@ import { X509Certificate } from 'node:crypto';
 import type { JsonObject } from '../../kubernetes/json.ts';
 import { idOfTrustDomain } from '../../spiffe/id.ts';
 import type { Upstream, UpstreamAnswer, UpstreamRequest } from '../upstream.ts';
-import { chainUp } from './chain.ts';
+import { chainUp, isRoot, once } from '../wire/chain.ts';
+import { readRootFiles } from '../wire/issuer-watch.ts';
 import type { VaultAnswer, VaultRequest } from './client.ts';
-import { IssuerWatch, readRootFiles, type IssuerWatchOptions, type IssuerWatchTools } from './issuer-watch.ts';
-import { certificatesAt, chainOf, isRoot, once } from './issuers.ts';
+import { IssuerWatch, type IssuerWatchOptions, type IssuerWatchTools } from './issuer-watch.ts';
+import { certificatesAt, chainOf } from './issuers.ts';
 import { pathOf } from './path.ts';
 import { VaultError } from './vault-error.ts';
 

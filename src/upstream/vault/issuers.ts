@@ -1,6 +1,8 @@
 import { X509Certificate } from 'node:crypto';
 import { textAt, type JsonObject } from '../../kubernetes/json.ts';
 import { readPem } from '../../spiffe/pem.ts';
+import { isRoot, once } from '../wire/chain.ts';
+import type { KnownIssuers } from '../wire/issuer-watch.ts';
 import type { VaultAnswer, VaultRequest } from './client.ts';
 import { pathOf } from './path.ts';
 import { hasFault, VaultError } from './vault-error.ts';
@@ -10,14 +12,9 @@ export interface OpenReader {
   requestOpen(method: 'GET' | 'LIST', path: string, request?: VaultRequest): Promise<VaultAnswer>;
 }
 
-/** What a mount of the PKI engine stands for now. Certificates are DER. */
-export interface MountIssuers {
-  /** The one that would sign now. */
+/** What a mount of the PKI engine stands for now. */
+export interface MountIssuers extends KnownIssuers {
   readonly issuer: Buffer;
-  /** All that Vault has named, each once. */
-  readonly certificates: readonly Buffer[];
-  /** Those of them that are roots. */
-  readonly roots: readonly Buffer[];
 }
 
 const PURPOSE = 'roots';
@@ -58,17 +55,6 @@ export function chainOf(data: JsonObject): Buffer[] {
 /** The certificates in the text at `key`. */
 export function certificatesAt(data: JsonObject, key: string): Buffer[] {
   return certificatesIn(textAt(data, key));
-}
-
-/** True when the certificate is signed by itself. */
-export function isRoot(der: Buffer): boolean {
-  const certificate = new X509Certificate(der);
-  return certificate.checkIssued(certificate) && certificate.verify(certificate.publicKey);
-}
-
-/** The same certificates, each once. */
-export function once(ders: readonly Buffer[]): Buffer[] {
-  return ders.filter((der, index) => ders.findIndex((other) => other.equals(der)) === index);
 }
 
 /** Nothing for one that was deleted since the list was made. */

@@ -2,7 +2,7 @@ import { X509Certificate } from 'node:crypto';
 import type { Alarm, Clock } from '../../clock.ts';
 import { SignetError } from '../../errors.ts';
 import { textAt } from '../../kubernetes/json.ts';
-import { chainUp } from './chain.ts';
+import { chainUp } from '../wire/chain.ts';
 import type { IssuerWatch } from './issuer-watch.ts';
 import { certificatesAt, type OpenReader } from './issuers.ts';
 import { pathOf } from './path.ts';

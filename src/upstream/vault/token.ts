@@ -1,6 +1,6 @@
 import type { Alarm, Clock } from '../../clock.ts';
 import { SignetError } from '../../errors.ts';
-import { unlessAborted } from './abort.ts';
+import { unlessAborted } from '../wire/abort.ts';
 import type { Lease, TokenSource } from './auth.ts';
 
 export interface TokenKeeperParts {

@@ -5,7 +5,7 @@ import type { EventBus } from '../../events.ts';
 import type { Log } from '../../log.ts';
 import type { Random } from '../../random.ts';
 import type { JwtAuthority } from '../../spiffe/bundle.ts';
-import { unlessAborted } from './abort.ts';
+import { unlessAborted } from '../wire/abort.ts';
 import type { VaultClient } from './client.ts';
 import { pathOf } from './path.ts';
 import { endOfTokens, followVersions, readTransitKey, signingVersion, type KnownVersion } from './transit-versions.ts';

@@ -1,3 +1,5 @@
+import type { WireLimits } from '../wire/limits.ts';
+
 /** Where Vault or OpenBao is, and how to prove ourselves to it. */
 export interface VaultOptions {
   /** `https:`; `http:` only for a loopback address. */
@@ -39,13 +41,4 @@ export type VaultAuth =
     }
   | { readonly method: 'token'; readonly tokenFile: string };
 
-export interface VaultLimits {
-  /** For name look-up, TCP and TLS together, in milliseconds. Default 5,000. */
-  readonly connectMs: number;
-  /** For a whole request, in milliseconds. Default 15,000. */
-  readonly answerMs: number;
-  /** Largest answer. Default 1 MiB. */
-  readonly bytes: number;
-}
-
-export const DEFAULT_LIMITS: VaultLimits = { connectMs: 5_000, answerMs: 15_000, bytes: 1_048_576 };
+export type VaultLimits = WireLimits;

@@ -18,7 +18,8 @@ const RECOVERED_MS = 30_000;
 const SIGNED_MS = 90_000;
 const RENEW_ONLY = 'path "auth/token/renew-self" { capabilities = ["update"] }';
 
-interface Fault {
+/** What goes wrong above, and what sets it right. */
+export interface Fault {
   readonly name: string;
   cause(): Promise<unknown>;
   /** What the agent has to write into its log. */
@@ -42,12 +43,28 @@ export const faults: Step = {
 async function inTier(tier: Tier, report: Report, started: AsyncDisposableStack): Promise<void> {
   const scene = await Scene.open(tier, started);
   const config = { authority: scene.authority, ...scene.jwt, x509: { ttl: tier === 'intermediate' ? '30s' : '60s' } };
-  const agent = started.use(await NodeAgent.start(['server', 'client'], config));
+  await rideFaults(report, started, { label: tier, upstream: 'vault', config, faults: scene.faults, isSigned: tier === 'intermediate' ? 'issuers' : 'leaves' });
+}
+
+export interface FaultyCa {
+  /** Before each sentence of the report. */
+  readonly label: string;
+  /** As metrics have it. */
+  readonly upstream: string;
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly faults: readonly Fault[];
+  /** What shows that the upstream has signed something new. */
+  readonly isSigned: 'issuers' | 'leaves';
+}
+
+/** One fault after the other under an agent whose workloads go on. */
+export async function rideFaults(report: Report, started: AsyncDisposableStack, ca: FaultyCa): Promise<void> {
+  const agent = started.use(await NodeAgent.start(['server', 'client'], ca.config));
   const [server, client] = ['server', 'client'].map((name) => ({ socket: agent.socket, id: idOf(name) })) as [Place, Place];
   const traffic = started.use(await Traffic.start({ server, client, rate: 5 }));
   const pid = agent.pid;
-  for (const fault of scene.faults) await report.check(`${tier}: ${fault.name}`, () => judge(tier, agent, traffic, fault));
-  await report.check(`${tier}: nobody has noticed any of it`, () => {
+  for (const fault of ca.faults) await report.check(`${ca.label}: ${fault.name}`, () => judge(ca, agent, traffic, fault));
+  await report.check(`${ca.label}: nobody has noticed any of it`, () => {
     holds(agent.pid === pid, 'the agent was started again');
     return flawless(traffic.figures);
   });
@@ -58,31 +75,31 @@ interface Place {
   readonly id: string;
 }
 
-async function judge(tier: Tier, agent: NodeAgent, traffic: Traffic, { cause, line, repair }: Fault): Promise<string> {
+async function judge({ upstream, isSigned }: FaultyCa, agent: NodeAgent, traffic: Traffic, { cause, line, repair }: Fault): Promise<string> {
   await isWell(agent);
-  const failures = await failuresOf(agent);
+  const failures = await failuresOf(agent, upstream);
   const since = agent.log().length;
   await cause();
   const began = performance.now();
   const told = await eventually(`a line like ${line.source} in the log`, TOLD_MS, async () => errorsIn(agent.log().slice(since)).find((text) => line.test(text)));
   const toldAfter = performance.now() - began;
-  const counted = (await failuresOf(agent)) - failures;
-  holds(counted > 0, 'signet_upstream_failures_total has not counted it');
+  const counted = (await failuresOf(agent, upstream)) - failures;
+  holds(counted > 0, 'no metric has counted it');
   await repair?.();
   const repaired = performance.now();
   await isWell(agent);
   const wellAfter = performance.now() - repaired;
   const before = traffic.figures;
   // Readiness may have had another answer than the one that counts.
-  await traffic.until('something new is signed', SIGNED_MS, (now) => (tier === 'intermediate' ? now.issuers > before.issuers : now.leaves > before.leaves));
+  await traffic.until('something new is signed', SIGNED_MS, (now) => now[isSigned] > before[isSigned]);
   const signedAfter = performance.now() - repaired;
   const [server, path] = [/https:\/\/[^/\s:]+:\d+/g, /\/tmp\/\S+\//g];
   const text = told.replaceAll(server, 'https://…').replaceAll(path, '…/');
-  return `"${text.slice(0, 260)}"\ntold after ${seconds(toldAfter)}, failures +${counted}, ready without a reason ${seconds(wellAfter)} and a new ${tier === 'intermediate' ? 'node CA' : 'leaf'} in use ${seconds(signedAfter)} after the repair`;
+  return `"${text.slice(0, 260)}"\ntold after ${seconds(toldAfter)}, failures +${counted}, ready without a reason ${seconds(wellAfter)} and a new ${isSigned === 'issuers' ? 'node CA' : 'leaf'} in use ${seconds(signedAfter)} after the repair`;
 }
 
 function errorsIn(log: string): string[] {
-  const lines = log.split('\n').filter((line) => line.includes('"event":"upstream.failed"'));
+  const lines = log.split('\n').filter((line) => /"event":"(upstream|authority)\.failed"/.test(line));
   return lines.flatMap((line) => {
     try {
       return [String((JSON.parse(line) as { err?: unknown }).err)];
@@ -100,8 +117,10 @@ async function isWell(agent: NodeAgent): Promise<void> {
   });
 }
 
-async function failuresOf(agent: NodeAgent): Promise<number> {
-  return (await agent.metrics()).of('signet_upstream_failures_total{upstream="vault"}') ?? 0;
+/** Requests that failed, and answers that were refused. */
+async function failuresOf(agent: NodeAgent, upstream: string): Promise<number> {
+  const metrics = await agent.metrics();
+  return (metrics.of(`signet_upstream_failures_total{upstream="${upstream}"}`) ?? 0) + (metrics.of('signet_authority_failures_total') ?? 0);
 }
 
 /** A Vault with TLS, and the login of an agent by AppRole. */

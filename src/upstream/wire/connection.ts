@@ -4,15 +4,15 @@ import type { Clock } from '../../clock.ts';
 import { SignetError } from '../../errors.ts';
 import { Agent as HttpAgent, request as httpRequest } from '../../http.ts';
 import { Exchange, StaleConnection, type WireAnswer, type WireRequest } from './exchange.ts';
-import { TlsFileReader, type TlsFiles, type TlsMaterial } from './tls-material.ts';
-import { VaultError } from './vault-error.ts';
-import type { VaultLimits } from './vault-options.ts';
+import type { TlsMaterial, TlsSource } from './tls-material.ts';
+import type { WireLimits } from './limits.ts';
+import { UpstreamError } from './upstream-error.ts';
 
 export interface ConnectionOptions {
   readonly address: URL;
   readonly serverName?: string | undefined;
-  readonly tls: TlsFiles;
-  readonly limits: VaultLimits;
+  readonly tls: TlsSource;
+  readonly limits: WireLimits;
 }
 
 const NOTHING: TlsMaterial = {};
@@ -21,7 +21,6 @@ const NOTHING: TlsMaterial = {};
 export class Connection {
   readonly #options: ConnectionOptions;
   readonly #clock: Clock;
-  readonly #files: TlsFileReader;
   #material: TlsMaterial | undefined;
   #agent: Agent;
 
@@ -30,7 +29,6 @@ export class Connection {
     checkAddress(options.address);
     this.#options = options;
     this.#clock = clock;
-    this.#files = new TlsFileReader(options.tls, clock);
     this.#agent = this.#newAgent();
   }
 
@@ -42,11 +40,11 @@ export class Connection {
   /**
    * Sends a request, once more when a kept connection turns out to be closed.
    *
-   * @throws VaultError `unreachable`, `tls`, `timed_out` or `malformed`, or the reason of the signal.
+   * @throws UpstreamError `unreachable`, `tls`, `timed_out` or `malformed`, or the reason of the signal.
    */
   async send(request: WireRequest): Promise<WireAnswer> {
     request.signal?.throwIfAborted();
-    const material = this.#options.address.protocol === 'https:' ? await this.#files.read() : NOTHING;
+    const material = this.#options.address.protocol === 'https:' ? await this.#options.tls.read(request.signal) : NOTHING;
     this.#follow(material);
     try {
       return await this.#exchange(request, material);
@@ -60,9 +58,9 @@ export class Connection {
     }
   }
 
-  /** The next request looks at the TLS files, however fresh they are. */
+  /** The next request looks anew at what TLS is made with, however fresh that is. */
   distrust(): void {
-    this.#files.distrust();
+    this.#options.tls.distrust();
   }
 
   /** Ends all connections. */
@@ -81,7 +79,7 @@ export class Connection {
   }
 
   #noteTls(error: unknown): unknown {
-    if (error instanceof VaultError && error.fault === 'tls') this.#files.distrust();
+    if (error instanceof UpstreamError && error.fault === 'tls') this.#options.tls.distrust();
     return error;
   }
 
@@ -90,10 +88,10 @@ export class Connection {
     const { serverName, limits, tls } = this.#options;
     const length = request.body === undefined ? {} : { 'content-length': String(Buffer.byteLength(request.body)) };
     const options: RequestOptions = { method: request.method, agent: this.#agent, headers: { ...request.headers, ...length } };
-    const secure = { ...material, minVersion: 'TLSv1.2', rejectUnauthorized: true, ...(serverName ? { servername: serverName } : {}) } as const;
+    const { isUnverified = false, ...pems } = material;
+    const secure = { ...pems, minVersion: 'TLSv1.2', rejectUnauthorized: !isUnverified, ...(serverName ? { servername: serverName } : {}) } as const;
     const open = (): ClientRequest => (url.protocol === 'https:' ? httpsRequest(url, { ...options, ...secure }) : httpRequest(url, options));
-    const roots = tls.caFile ?? 'the CAs of the system';
-    return new Exchange({ request, open, clock: this.#clock, limits, server: url.origin, roots }).run();
+    return new Exchange({ request, open, clock: this.#clock, limits, server: url.origin, roots: tls.roots }).run();
   }
 
   #url(target: string): URL {
@@ -112,5 +110,5 @@ export class Connection {
 function checkAddress({ protocol, hostname, href }: URL): void {
   const isLoopback = hostname === 'localhost' || hostname === '[::1]' || /^127(\.\d+){3}$/.test(hostname);
   if (protocol === 'https:' || (protocol === 'http:' && isLoopback)) return;
-  throw new SignetError('invalid_config', `the address of Vault, ${href}, has no TLS; an https: address is needed, or http: to this machine itself`);
+  throw new SignetError('invalid_config', `the address ${href}, has no TLS; an https: address is needed, or http: to this machine itself`);
 }

@@ -1,8 +1,8 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import type { Clock } from '../../clock.ts';
 import { messageOf, SignetError, systemCode } from '../../errors.ts';
-import { VaultError } from './vault-error.ts';
-import type { VaultLimits } from './vault-options.ts';
+import { UpstreamError } from './upstream-error.ts';
+import type { WireLimits } from './limits.ts';
 
 export interface WireRequest {
   readonly method: 'GET' | 'POST';
@@ -17,14 +17,16 @@ export interface WireAnswer {
   readonly status: number;
   readonly location: string | undefined;
   readonly retryAfter: string | undefined;
+  /** The clock of the server, in whole seconds, as it has written it. */
+  readonly date: string | undefined;
   readonly body: string;
 }
 
 /** A kept connection was closed by the server in the moment in which it was used again. */
 export class StaleConnection extends Error {
-  readonly failure: VaultError;
+  readonly failure: UpstreamError;
 
-  constructor(failure: VaultError) {
+  constructor(failure: UpstreamError) {
     super(failure.message);
     this.failure = failure;
   }
@@ -34,7 +36,7 @@ export interface ExchangeParts {
   readonly request: WireRequest;
   readonly open: () => ClientRequest;
   readonly clock: Clock;
-  readonly limits: VaultLimits;
+  readonly limits: WireLimits;
   /** For messages. */
   readonly server: string;
   readonly roots: string;
@@ -54,7 +56,7 @@ export class Exchange {
 
   async run(): Promise<WireAnswer> {
     const { request, clock, limits, server } = this.#parts;
-    const late = (what: string, ms: number): void => this.#giveUp(new VaultError('timed_out', `${server}: ${what} after ${ms} ms`));
+    const late = (what: string, ms: number): void => this.#giveUp(new UpstreamError('timed_out', `${server}: ${what} after ${ms} ms`));
     const deadlines = [clock.after(limits.answerMs, () => late('no complete answer', limits.answerMs))];
     const abort = (): void => this.#giveUp(reasonOf(request.signal));
     request.signal?.addEventListener('abort', abort, { once: true });
@@ -63,8 +65,8 @@ export class Exchange {
       deadlines.push(connected);
       const incoming = await this.#head(() => connected.cancel());
       this.#isAnswered = true;
-      const { location, 'retry-after': retryAfter } = incoming.headers;
-      return { status: incoming.statusCode ?? 0, location, retryAfter, body: await this.#body(incoming) };
+      const { location, date, 'retry-after': retryAfter } = incoming.headers;
+      return { status: incoming.statusCode ?? 0, location, retryAfter, date, body: await this.#body(incoming) };
     } catch (error) {
       throw this.#failure(error);
     } finally {
@@ -98,7 +100,7 @@ export class Exchange {
     let length = 0;
     for await (const chunk of incoming as AsyncIterable<Buffer>) {
       length += chunk.length;
-      if (length > limits.bytes) throw new VaultError('malformed', `${server}: the answer is larger than ${limits.bytes} bytes`);
+      if (length > limits.bytes) throw new UpstreamError('malformed', `${server}: the answer is larger than ${limits.bytes} bytes`);
       chunks.push(chunk);
     }
     return Buffer.concat(chunks, length).toString('utf8');
@@ -110,8 +112,8 @@ export class Exchange {
     if (this.#given !== undefined || error instanceof SignetError) return this.#given ?? error;
     const code = systemCode(error) ?? '';
     const words = `${code} ${messageOf(error)}`.trim().replaceAll(/\s+/g, ' ');
-    if (isTlsCode(code)) return new VaultError('tls', `${server}: TLS fails: ${words}. ${tlsRemedy(code, roots)}`, { cause: error });
-    const failure = new VaultError('unreachable', `${server} cannot be reached: ${words}`, { cause: error });
+    if (isTlsCode(code)) return new UpstreamError('tls', `${server}: TLS fails: ${words}. ${tlsRemedy(code, roots)}`, { cause: error });
+    const failure = new UpstreamError('unreachable', `${server} cannot be reached: ${words}`, { cause: error });
     const isStale = !this.#isAnswered && this.#outgoing?.reusedSocket === true && ['ECONNRESET', 'EPIPE'].includes(code);
     return isStale ? new StaleConnection(failure) : failure;
   }

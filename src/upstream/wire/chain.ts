@@ -4,8 +4,8 @@ import { X509Certificate } from 'node:crypto';
 const LONGEST_PATH = 8;
 
 /**
- * The certificates from `start` up to a root, without the root, or undefined when `pool` and `roots` have no such way. What Vault
- * calls a chain may begin with the certificate itself or above it, and may hold more than one way after a cross-signing.
+ * The certificates from `start` up to a root, without the root, or undefined when `pool` and `roots` have no such way. What a
+ * CA calls a chain may begin with the certificate itself or above it, and may hold more than one way after a cross-signing.
  */
 export function chainUp(start: Buffer, pool: readonly Buffer[], roots: readonly Buffer[]): readonly Buffer[] | undefined {
   const [between, anchors] = [pool.map(read), roots.map(read)];
@@ -20,6 +20,17 @@ export function chainUp(start: Buffer, pool: readonly Buffer[], roots: readonly 
     return undefined;
   };
   return search([read(start)])?.map(({ raw }) => raw);
+}
+
+/** True when the certificate is signed by itself. */
+export function isRoot(der: Buffer): boolean {
+  const certificate = new X509Certificate(der);
+  return certificate.checkIssued(certificate) && certificate.verify(certificate.publicKey);
+}
+
+/** The same certificates, each once. */
+export function once(ders: readonly Buffer[]): Buffer[] {
+  return ders.filter((der, index) => ders.findIndex((other) => other.equals(der)) === index);
 }
 
 function read(der: Buffer): X509Certificate {

@@ -1,9 +1,10 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
+import type { PeerCertificate } from 'node:tls';
 import type { Clock } from '../../clock.ts';
 import { messageOf } from '../../errors.ts';
 import { readPem } from '../../spiffe/pem.ts';
 import { readSmallFile } from './small-file.ts';
-import { VaultError } from './vault-error.ts';
+import { UpstreamError } from './upstream-error.ts';
 
 export interface TlsFiles {
   readonly caFile?: string | undefined;
@@ -11,11 +12,29 @@ export interface TlsFiles {
   readonly key?: string | undefined;
 }
 
-/** PEM texts for a connection. */
+/** PEM texts for a connection, and what is asked of the server's certificate. */
 export interface TlsMaterial {
   readonly ca?: string;
   readonly cert?: string;
   readonly key?: string;
+  /** In place of the usual look at the name, after the chain is verified. Returns what is wrong. */
+  readonly checkServerIdentity?: (host: string, certificate: PeerCertificate) => Error | undefined;
+  /** Nothing is verified: only for an answer that proves itself. Default false. */
+  readonly isUnverified?: boolean;
+}
+
+/** What a connection is made with, which may change. */
+export interface TlsSource {
+  /** For messages: which roots verify the server. */
+  readonly roots: string;
+  /**
+   * The same object as long as nothing has changed.
+   *
+   * @throws UpstreamError `tls` when there has never been anything good, or the reason of the signal.
+   */
+  read(signal?: AbortSignal): Promise<TlsMaterial>;
+  /** The next `read` looks anew. */
+  distrust(): void;
 }
 
 /** Files that were read less than this ago are not read again: an SVID may need several requests, and there may be many. */
@@ -25,7 +44,8 @@ const FRESH_MS = 1_000;
  * The TLS files, read anew about once a second of use. While one is missing, empty or half written, the last good ones go on: a
  * renewal must not look like a loss.
  */
-export class TlsFileReader {
+export class TlsFileReader implements TlsSource {
+  readonly roots: string;
   readonly #files: TlsFiles;
   readonly #clock: Clock;
   #good: TlsMaterial | undefined;
@@ -33,6 +53,7 @@ export class TlsFileReader {
   #reading: Promise<TlsMaterial> | undefined;
 
   constructor(files: TlsFiles, clock: Clock) {
+    this.roots = files.caFile ?? 'the CAs of the system';
     this.#files = files;
     this.#clock = clock;
   }
@@ -40,7 +61,7 @@ export class TlsFileReader {
   /**
    * The same object as long as nothing has changed.
    *
-   * @throws VaultError `tls` when the files have never been good.
+   * @throws UpstreamError `tls` when the files have never been good.
    */
   async read(): Promise<TlsMaterial> {
     if (this.#good !== undefined && this.#clock.monotonic() - this.#readAt < FRESH_MS) return this.#good;
@@ -59,7 +80,7 @@ export class TlsFileReader {
       const isSame = this.#good !== undefined && isEqual(this.#good, found);
       this.#good = isSame ? this.#good : found;
     } catch (error) {
-      if (this.#good === undefined) throw new VaultError('tls', messageOf(error), { cause: error });
+      if (this.#good === undefined) throw new UpstreamError('tls', messageOf(error), { cause: error });
     }
     this.#readAt = this.#clock.monotonic();
     return this.#good ?? {};

@@ -3,7 +3,7 @@ import { messageOf } from '../../errors.ts';
 import type { EventBus } from '../../events.ts';
 import type { Log } from '../../log.ts';
 import type { Random } from '../../random.ts';
-import { isAway } from './vault-error.ts';
+import { isAway } from './upstream-error.ts';
 
 export interface AvailabilityTools {
   readonly clock: Clock;
@@ -12,12 +12,10 @@ export interface AvailabilityTools {
   readonly log: Log;
 }
 
-const UPSTREAM = 'vault';
-
-/** How often Vault is looked for while it is away. */
+/** How often the upstream is looked for while it is away. */
 const PROBE_MS = 1_000;
 
-/** What Vault refuses may be asked again first after a second, at last after these. */
+/** What it refuses may be asked again first after a second, at last after these. */
 const LAST_RETRY_MS = 5_000;
 
 /** Part of each wait that is random, so that the nodes of a cluster do not come back together. */
@@ -27,10 +25,11 @@ const JITTER = 1 / 4;
 const MOST_TOLD = 16;
 
 /**
- * What is wrong with Vault at present. There are two kinds: it is away, which concerns everybody; or it refuses something, which
+ * What is wrong with an upstream at present. There are two kinds: it is away, which concerns everybody; or it refuses something, which
  * concerns the one purpose. Each is told once, and as long as there is one, it is tried from time to time whether it still holds.
  */
 export class Availability {
+  readonly #upstream: string;
   readonly #tools: AvailabilityTools;
   readonly #probe: () => Promise<void>;
   readonly #listeners = new Set<() => void>();
@@ -41,8 +40,12 @@ export class Availability {
   #alarm: Alarm | undefined;
   #isClosed = false;
 
-  /** @param probe rejects with a VaultError while Vault is away. */
-  constructor(tools: AvailabilityTools, probe: () => Promise<void>) {
+  /**
+   * @param upstream its name, for log and metrics.
+   * @param probe rejects with an UpstreamError while it is away.
+   */
+  constructor(upstream: string, tools: AvailabilityTools, probe: () => Promise<void>) {
+    this.#upstream = upstream;
     this.#tools = tools;
     this.#probe = probe;
   }
@@ -63,7 +66,7 @@ export class Availability {
     this.#away = undefined;
     if (this.problem() === undefined) {
       this.#settle(wasAway || wasRefused);
-      this.#tools.events.publish('upstreamAnswered', { upstream: UPSTREAM, durationMs });
+      this.#tools.events.publish('upstreamAnswered', { upstream: this.#upstream, durationMs });
     }
     if (wasAway || wasRefused) this.#tellReturn();
   }
@@ -93,7 +96,7 @@ export class Availability {
   #tell(text: string): void {
     if (this.#told.has(text) || this.#told.size >= MOST_TOLD) return;
     this.#told.add(text);
-    this.#tools.events.publish('upstreamFailed', { upstream: UPSTREAM, error: text, retryMs: PROBE_MS });
+    this.#tools.events.publish('upstreamFailed', { upstream: this.#upstream, error: text, retryMs: PROBE_MS });
   }
 
   #settle(isNews: boolean): void {
@@ -101,7 +104,7 @@ export class Availability {
     this.#alarm = undefined;
     this.#tries = 0;
     this.#told.clear();
-    if (isNews) this.#tools.log.info({ event: 'upstream.returned', reason: UPSTREAM }, 'the upstream does again what it is asked for');
+    if (isNews) this.#tools.log.info({ event: 'upstream.returned', reason: this.#upstream }, 'the upstream does again what it is asked for');
   }
 
   #tellReturn(): void {
