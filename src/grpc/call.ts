@@ -1,5 +1,7 @@
 import type { Alarm, Clock } from '../clock.ts';
 import { Code } from '../http2/frames.ts';
+import { ownCopy } from '../http2/gather.ts';
+import type { HeaderField } from '../http2/hpack.ts';
 import type { RequestHead } from '../http2/request-head.ts';
 import type { RequestReader, RequestStream } from '../http2/stream.ts';
 import type { Message } from './message.ts';
@@ -21,6 +23,15 @@ export interface Method<C> {
   handle(call: ServerCall<C>, request: Buffer): void;
 }
 
+/** Heads up to this size are counted as part of their call; most have some 300 bytes. */
+const SMALL_HEAD_BYTES = 1_024;
+
+/** A field beyond its name and value (RFC 9113 §6.5.2). */
+const FIELD_BYTES = 32;
+
+/** A deadline that is further away is none: 20 days, less than a timer of Node's can be set to. */
+const LONGEST_TIMEOUT_MS = 20 * 24 * 3_600_000;
+
 /** Of one exchange, messages that have come and are not answered yet. */
 const MOST_WAITING = 16;
 
@@ -39,12 +50,14 @@ export interface CallOptions {
 /** One call, on the server's side. `C`: whose connection it came over. Without a method it is only to be refused. */
 export class ServerCall<C> implements RequestReader {
   readonly connection: C;
+  /** As it was asked for, up to 256 characters. */
   readonly path: string;
   readonly kind: MethodKind;
   /** Asked once the request is complete. */
   onArrived: (() => void) | undefined;
   readonly #stream: RequestStream;
-  readonly #head: RequestHead;
+  #fields: readonly HeaderField[];
+  readonly #headBytes: number;
   readonly #method: Method<C> | undefined;
   readonly #options: CallOptions;
   readonly #messages: MessageReader;
@@ -60,13 +73,15 @@ export class ServerCall<C> implements RequestReader {
 
   constructor(stream: RequestStream, head: RequestHead, method: Method<C> | undefined, connection: C, options: CallOptions) {
     this.connection = connection;
-    this.path = head.path;
+    this.path = shown(head.path);
     this.kind = method?.kind ?? 'unary';
     this.#stream = stream;
-    this.#head = head;
+    this.#fields = head.fields;
+    this.#headBytes = sizeOf(head.fields);
     this.#method = method;
     this.#options = options;
     this.#messages = new MessageReader(options.messageBytes);
+    if (this.#headBytes > 0) this.#account();
   }
 
   /** True when nothing can be said any more. */
@@ -74,10 +89,10 @@ export class ServerCall<C> implements RequestReader {
     return !this.#stream.isWritable;
   }
 
-  /** The values of a field, in their order. */
+  /** The values of a field, in their order. They are known until the first request has been handled. */
   metadata(name: string): readonly string[] {
     const values: string[] = [];
-    for (const field of this.#head.fields) if (field.name === name) values.push(field.value);
+    for (const field of this.#fields) if (field.name === name) values.push(field.value);
     return values;
   }
 
@@ -88,7 +103,7 @@ export class ServerCall<C> implements RequestReader {
 
   /** Ends the call with `message` as its one answer. */
   answer(message: Message): void {
-    this.#alarm?.cancel();
+    this.#letGo();
     if (!this.#stream.sendWhole(message.answer)) this.#noRoom();
   }
 
@@ -101,14 +116,14 @@ export class ServerCall<C> implements RequestReader {
 
   /** Ends the call after what was sent. */
   finish(): void {
-    this.#alarm?.cancel();
+    this.#letGo();
     if (!this.#hasHead) this.#stream.sendFields(RESPONSE_HEAD, false);
     this.#stream.sendFields(OK_TRAILERS, true);
   }
 
   /** Ends the call with anything but OK. */
   refuse(status: CallStatus): void {
-    this.#alarm?.cancel();
+    this.#letGo();
     this.#stream.sendFields(this.#hasHead ? trailersOf(status) : trailersOnly(status), true);
   }
 
@@ -122,8 +137,9 @@ export class ServerCall<C> implements RequestReader {
     if (!this.#stream.isWritable) return;
     this.#guarded(() => {
       for (const message of this.#messages.read(chunk)) {
+        if (this.isOver) return;
         if (this.kind === 'exchange') this.#queue(message);
-        else if (this.#request === undefined) this.#request = isLast ? message : Buffer.from(message);
+        else if (this.#request === undefined) this.#request = isLast ? message : ownCopy(message);
         else throw new CallFault(Status.unimplemented, `Received a second request message for method ${shown(this.path)}`);
       }
     });
@@ -149,10 +165,19 @@ export class ServerCall<C> implements RequestReader {
   }
 
   closed(): void {
-    this.#alarm?.cancel();
+    this.#letGo();
     const listeners = this.#closedListeners;
     this.#closedListeners = undefined;
     if (listeners !== undefined) for (const listener of listeners) listener();
+  }
+
+  /** Nothing is asked any more. What was kept of the request must not wait for the answer to be read. */
+  #letGo(): void {
+    this.#alarm?.cancel();
+    this.#fields = NONE;
+    this.#request = undefined;
+    this.#waiting = [];
+    this.#messages.clear();
   }
 
   /** Its owner has too much that is not read. */
@@ -164,14 +189,15 @@ export class ServerCall<C> implements RequestReader {
   #begin(request: Buffer): void {
     this.#hasBegun = true;
     this.#method?.handle(this, request);
+    this.#fields = NONE;
   }
 
   #queue(message: Buffer): void {
-    this.#waiting.push(Buffer.from(message));
-    if (this.#waiting.length > MOST_WAITING) {
+    if (this.#waiting.length >= MOST_WAITING) {
       this.#options.onRefused(`more than ${MOST_WAITING} messages of one call at once`);
       return this.#stream.reset(Code.enhanceYourCalm);
     }
+    this.#waiting.push(ownCopy(message));
     if (!this.#hasBegun) this.#limit(this.#timeout());
     this.#takeOne();
   }
@@ -181,8 +207,9 @@ export class ServerCall<C> implements RequestReader {
     if (this.#isTaking || this.isOver) return;
     const message = this.#waiting.shift();
     if (message === undefined) {
-      if (this.#hasArrived) this.finish();
-      return;
+      if (!this.#hasArrived) return;
+      if (this.#messages.bytes === 0) return this.finish();
+      return this.refuse({ code: Status.internal, details: 'the last request is not complete' });
     }
     this.#isTaking = true;
     this.#guarded(() => this.#begin(message));
@@ -204,13 +231,13 @@ export class ServerCall<C> implements RequestReader {
   }
 
   #timeout(): number | undefined {
-    for (const { name, value } of this.#head.fields) if (name === 'grpc-timeout') return readTimeout(value);
+    for (const { name, value } of this.#fields) if (name === 'grpc-timeout') return readTimeout(value);
     return undefined;
   }
 
   /** The deadline of the caller. One who was answered at once needs no alarm. */
   #limit(timeoutMs: number | undefined): void {
-    if (timeoutMs === undefined || this.isOver) return;
+    if (timeoutMs === undefined || timeoutMs > LONGEST_TIMEOUT_MS || this.isOver) return;
     const late = (): void => this.refuse({ code: Status.deadlineExceeded, details: 'Deadline exceeded' });
     if (timeoutMs < 1) late();
     else this.#alarm = this.#options.clock.after(timeoutMs, late);
@@ -218,6 +245,7 @@ export class ServerCall<C> implements RequestReader {
 
   #account(): void {
     let kept = this.#messages.bytes;
+    if (this.#fields !== NONE) kept += this.#headBytes;
     if (this.#request !== undefined) kept += this.#request.length;
     for (const { length } of this.#waiting) kept += length;
     if (kept === this.#kept || this.isOver) return;
@@ -228,6 +256,15 @@ export class ServerCall<C> implements RequestReader {
     this.#options.onRefused('more bytes of unfinished requests than one owner may have');
     this.#stream.reset(Code.enhanceYourCalm);
   }
+}
+
+const NONE: readonly HeaderField[] = [];
+
+/** What a list of fields counts as: nothing where it is small. */
+function sizeOf(fields: readonly HeaderField[]): number {
+  let bytes = 0;
+  for (const { name, value } of fields) bytes += name.length + value.length + FIELD_BYTES;
+  return bytes <= SMALL_HEAD_BYTES ? 0 : bytes;
 }
 
 const LONGEST_SHOWN = 256;

@@ -24,6 +24,7 @@ export function* readFields(message: Buffer): Generator<Field, void, undefined> 
   while (!reader.isDone) {
     const tag = reader.varint();
     const [number, wire] = [tag >>> 3, tag & 7];
+    if (number === 0) throw undecodable();
     switch (wire) {
       case Wire.varint:
         reader.varint();
@@ -34,7 +35,7 @@ export function* readFields(message: Buffer): Generator<Field, void, undefined> 
         yield { number, wire, bytes: EMPTY };
         break;
       case Wire.bytes:
-        yield { number, wire, bytes: reader.take(reader.varint()) };
+        yield { number, wire, bytes: reader.take(reader.length()) };
         break;
       case Wire.fixed32:
         reader.take(4);
@@ -69,6 +70,15 @@ class Reader {
       if (octet < 128) return value >>> 0;
     }
     throw undecodable();
+  }
+
+  /** The length of what follows. Whatever does not fit into 32 bits is longer than any message. */
+  length(): number {
+    const start = this.#at;
+    const length = this.varint();
+    const isLonger = this.#at - start > 5 || (this.#at - start === 5 && (this.#bytes[this.#at - 1] ?? 0) > 15);
+    if (isLonger) throw undecodable();
+    return length;
   }
 
   take(length: number): Buffer {

@@ -34,7 +34,7 @@ export class GrpcServer<C> {
   /** A request has come over `connection`. */
   request(connection: C, stream: RequestStream, head: RequestHead): RequestReader {
     const { methods, messageBytes, clock, onMistake, onRefused, noRoom, onNoRoom } = this.#options;
-    const options: CallOptions = { messageBytes, clock, onMistake, onRefused: (detail) => onRefused(connection, head.path, detail), noRoom, onNoRoom: () => onNoRoom(connection, head.path) };
+    const options: CallOptions = { messageBytes, clock, onMistake, onRefused: (detail) => onRefused(connection, shown(head.path), detail), noRoom, onNoRoom: () => onNoRoom(connection, shown(head.path)) };
     const call = new ServerCall(stream, head, methods.get(head.path), connection, options);
     const refused = this.#options.admit(call);
     if (refused !== undefined) stream.sendFields(trailersOnly(refused), true);

@@ -1,5 +1,6 @@
 import { ConnectionFault } from './fault.ts';
 import { Code, Flag, type FrameHeader } from './frames.ts';
+import { Gather } from './gather.ts';
 
 /** A HEADERS frame and its CONTINUATIONs, put together, without padding and priority. */
 export interface HeaderBlock {
@@ -15,12 +16,14 @@ const MAX_CONTINUATIONS = 8;
 
 const PRIORITY_BYTES = 5;
 
+const NOTHING = Buffer.alloc(0);
+
 /** Puts HEADERS and CONTINUATION frames together, bounded in frames and bytes. */
 export class HeaderBlockAssembler {
   readonly #maxBytes: number;
+  readonly #fragment = new Gather();
   #open: HeaderBlock | undefined;
-  #parts: Buffer[] = [];
-  #bytes = 0;
+  #continuations = 0;
 
   /** `maxBytes`: of one block as it came over the wire. */
   constructor(maxBytes: number) {
@@ -32,9 +35,9 @@ export class HeaderBlockAssembler {
     return this.#open?.streamId ?? 0;
   }
 
-  /** Bytes that are kept until the block is complete. */
+  /** What is kept in memory until the block is complete, in bytes. */
   get bytes(): number {
-    return this.#bytes;
+    return this.#fragment.cost;
   }
 
   /**
@@ -49,21 +52,29 @@ export class HeaderBlockAssembler {
       this.#check(block.fragment.length);
       return block;
     }
-    // What must wait is copied, because a slice would keep the whole chunk alive.
-    const own = last ? payload : Buffer.from(payload);
-    const part = this.#open === undefined ? (this.#open = readHeaders(header, own)).fragment : own;
-    this.#parts.push(part);
-    this.#bytes += part.length;
-    this.#check(this.#bytes);
-    if (this.#parts.length > MAX_CONTINUATIONS + 1) {
+    if (this.#open === undefined) {
+      const first = readHeaders(header, payload);
+      this.#add(first.fragment);
+      // Its fragment is in the caller's memory, and has been copied.
+      this.#open = { ...first, fragment: NOTHING };
+      return undefined;
+    }
+    this.#continuations += 1;
+    if (this.#continuations > MAX_CONTINUATIONS) {
       throw new ConnectionFault(Code.enhanceYourCalm, `header block in more than ${MAX_CONTINUATIONS} CONTINUATION frames`);
     }
+    this.#add(payload);
     if (!last) return undefined;
-    const block = { ...this.#open, fragment: Buffer.concat(this.#parts) };
+    const block = { ...this.#open, fragment: this.#fragment.view };
     this.#open = undefined;
-    this.#parts = [];
-    this.#bytes = 0;
+    this.#continuations = 0;
+    this.#fragment.clear();
     return block;
+  }
+
+  #add(bytes: Buffer): void {
+    this.#check(this.#fragment.length + bytes.length);
+    this.#fragment.add(bytes);
   }
 
   #check(bytes: number): void {

@@ -202,7 +202,7 @@ export class HpackDecoder {
     let size = 0;
     while (!reader.done) {
       if ((reader.peek() & 0xe0) === 0x20) {
-        this.#resize(reader, fields.length);
+        this.#resize(reader, size);
         continue;
       }
       const field = this.#field(reader);
@@ -245,9 +245,9 @@ export class HpackDecoder {
     while (this.#tableSize > Math.max(limit, 0)) this.#tableSize -= sizeOf(this.#table.pop()!);
   }
 
-  #resize(reader: BlockReader, fieldsBefore: number): void {
+  #resize(reader: BlockReader, sizeBefore: number): void {
     const limit = reader.integer(5);
-    if (fieldsBefore > 0) throw malformed('a table size update after a field (RFC 7541 §4.2)');
+    if (sizeBefore > 0) throw malformed('a table size update after a field (RFC 7541 §4.2)');
     if (limit > this.#limits.maxTableSize) {
       throw malformed(`a table size update to ${limit}, more than ${this.#limits.maxTableSize} (RFC 7541 §6.3)`);
     }

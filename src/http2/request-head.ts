@@ -33,8 +33,10 @@ export function readRequestHead(fields: readonly HeaderField[]): RequestHead {
   let length: string | undefined;
   let at = 0;
   for (; at < fields.length; at++) {
-    const { name, value } = fields[at]!;
+    const field = fields[at]!;
+    const { name, value } = field;
     if (name.charCodeAt(0) !== 58) break;
+    if (!good.has(field)) checkValue(field);
     if (name === ':method' && method === undefined) method = value;
     else if (name === ':path' && path === undefined) path = value;
     else if (name === ':scheme' && scheme === undefined) scheme = value;
@@ -43,7 +45,7 @@ export function readRequestHead(fields: readonly HeaderField[]): RequestHead {
   }
   const others = fields.slice(at);
   for (const field of others) {
-    if (!good.has(field)) check(field);
+    if (!good.has(field) || field.name.charCodeAt(0) === 58) check(field);
     if (field.name === 'content-length') length = length === undefined || length === field.value ? field.value : '';
   }
   if (method === undefined || scheme === undefined || path === undefined || path === '') {
@@ -65,9 +67,13 @@ function check(field: HeaderField): void {
   const { name, value } = field;
   if (name.charCodeAt(0) === 58) throw malformed('a pseudo-header field after the others, or in trailers (RFC 9113 §8.3)');
   if (!NAME.test(name)) throw malformed('a field name with capitals or other characters that are not allowed (RFC 9113 §8.2.1)');
-  if (FORBIDDEN_IN_VALUE.test(value)) throw malformed(`characters that are not allowed in the value of ${name} (RFC 9113 §8.2.1)`);
   if (OF_THE_CONNECTION.has(name)) throw malformed(`${name} is for HTTP/1.1 (RFC 9113 §8.2.2)`);
   if (name === 'te' && value !== 'trailers') throw malformed('te is not "trailers" (RFC 9113 §8.2.2)');
+  checkValue(field);
+}
+
+function checkValue(field: HeaderField): void {
+  if (FORBIDDEN_IN_VALUE.test(field.value)) throw malformed(`characters that are not allowed in the value of ${field.name} (RFC 9113 §8.2.1)`);
   good.add(field);
 }
 

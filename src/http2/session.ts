@@ -7,6 +7,7 @@ import {
   Code, DEFAULT_HEADER_TABLE_BYTES, DEFAULT_WINDOW_BYTES, Flag, FRAME_HEADER_BYTES, FrameType, frameOf, goawayFrame,
   LARGEST_WINDOW_BYTES, MAX_FRAME_BYTES, PREFACE, readStreamId, resetFrame, Setting, settingsFrame, windowUpdateFrame,
 } from './frames.ts';
+import { Gather } from './gather.ts';
 import { HeaderBlockAssembler, type HeaderBlock } from './header-block.ts';
 import { HpackDecoder, type HeaderField } from './hpack.ts';
 import { Outbox } from './outbox.ts';
@@ -41,8 +42,14 @@ const GIVE_BACK_BYTES = DEFAULT_WINDOW_BYTES >> 1;
 const FRAME_COST = 1;
 const RESET_COST = 4;
 
+/** What a request costs that was refused before it was complete. */
+const REFUSED_COST = 1;
+
 /** Of one connection; more than may be open at once. */
 const MOST_STOPPED = 1_024;
+
+/** What it costs to remember one of them, about. */
+const STOPPED_BYTES = 40;
 
 const SETTINGS_ACK = frameOf(FrameType.settings, Flag.ack, 0, Buffer.alloc(0));
 
@@ -65,11 +72,16 @@ export class Session implements StreamHost {
   readonly #stopped = new Set<number>();
   /** Streams that have been answered, but whose answers the kernel has not taken. */
   #answered: RequestStream[] = [];
-  #rest: Buffer | undefined;
+  /** What has come and could not be looked at: the beginning of a frame, or more while the peer has to read. */
+  readonly #rest = new Gather();
   #isOpened = false;
   #sawSettings = false;
   #sawAck = false;
   #isParsing = false;
+  #isWaiting = false;
+  /** The client has made its table smaller than HPACK has it at first, and has not been told that it is not used (RFC 7541 §4.2). */
+  #owesResize = false;
+  #hasResized = false;
   #isOver = false;
   #lastStream = 0;
   #initialWindow = DEFAULT_WINDOW_BYTES;
@@ -92,7 +104,7 @@ export class Session implements StreamHost {
 
   /** HTTP/2 has begun as it should, and there has been no request yet. */
   get isIdle(): boolean {
-    return this.#sawAck && this.#lastStream === 0 && this.#rest === undefined && this.#blocks.openStream === 0;
+    return this.#sawAck && this.#lastStream === 0 && this.#rest.length === 0 && this.#blocks.openStream === 0;
   }
 
   /** True once the first request has come. */
@@ -101,7 +113,11 @@ export class Session implements StreamHost {
   }
 
   queue(bytes: number): boolean {
-    if (!this.#user.hold(bytes, true)) return false;
+    if (!this.#user.hold(bytes, true)) {
+      // What was sent in this turn may have left room.
+      this.#giveBack();
+      if (!this.#user.hold(bytes, true)) return false;
+    }
     this.#held += bytes;
     this.#queued += bytes;
     return true;
@@ -117,6 +133,21 @@ export class Session implements StreamHost {
     if (!this.#isParsing) this.#outbox.flushSoon();
   }
 
+  /** Outside of a read: all the connections of an owner may be written to in one turn, and share the room that is taken until then. */
+  sent(): void {
+    if (!this.#isParsing) this.#outbox.flush();
+  }
+
+  takeResize(): boolean {
+    const owed = this.#owesResize;
+    this.#owesResize = false;
+    return owed;
+  }
+
+  get owesResize(): boolean {
+    return this.#owesResize;
+  }
+
   block(stream: RequestStream): void {
     this.#blocked.add(stream);
   }
@@ -124,7 +155,6 @@ export class Session implements StreamHost {
   answered(stream: RequestStream): void {
     // A client that still sends is told to stop, and that nothing is wrong (RFC 9113 §8.1).
     if (!stream.remoteEnded) this.#stop(stream, Code.noError);
-    this.#calm.earn();
     this.#forget(stream);
     this.#answered.push(stream);
   }
@@ -132,7 +162,7 @@ export class Session implements StreamHost {
   reset(stream: RequestStream, code: number): void {
     this.#stop(stream, code);
     this.#forget(stream);
-    stream.reader?.closed();
+    stream.close();
   }
 
   keep(bytes: number): boolean {
@@ -148,16 +178,21 @@ export class Session implements StreamHost {
 
   /** Takes what has come. The bytes are good during the call only. */
   read(chunk: Buffer): void {
-    this.#parse(this.#rest === undefined ? chunk : Buffer.concat([this.#rest, chunk]));
+    if (this.#isOver) return;
+    if (this.#rest.length === 0) return this.#parse(chunk);
+    this.#rest.add(chunk);
+    this.#parse(undefined);
   }
 
-  #parse(bytes: Buffer): void {
-    if (this.#isOver) return;
-    this.#rest = undefined;
+  /** `chunk`: undefined for what is left of those before. */
+  #parse(chunk: Buffer | undefined): void {
+    const bytes = chunk ?? this.#rest.view;
     this.#isParsing = true;
     try {
       const at = this.#isOpened ? this.#readFrames(bytes, 0) : this.#readOpening(bytes);
-      if (at < bytes.length) this.#rest = Buffer.from(bytes.subarray(at));
+      if (this.#isOver) return;
+      if (chunk === undefined) this.#rest.drop(at);
+      else if (at < bytes.length) this.#rest.add(bytes.subarray(at));
     } catch (error) {
       if (error instanceof ConnectionFault) return this.#fail(error);
       // What came after it is lost, so that nothing that follows can be understood.
@@ -167,7 +202,22 @@ export class Session implements StreamHost {
       this.#isParsing = false;
       this.#outbox.flush();
       this.#account();
+      this.#pace();
     }
+  }
+
+  /** Nothing more is read from a peer that does not read. */
+  #pace(): void {
+    if (this.#isOver || this.#isWaiting || this.#outbox.unsent < HIGH_WATER_BYTES) return;
+    this.#isWaiting = true;
+    this.#socket.pause();
+  }
+
+  /** The peer has read: what has come meanwhile is looked at, and more is read. */
+  #goOn(): void {
+    this.#isWaiting = false;
+    if (this.#rest.length > 0) this.#parse(undefined);
+    if (!this.#isWaiting && !this.#isOver) this.#socket.resume();
   }
 
   #readOpening(bytes: Buffer): number {
@@ -220,9 +270,7 @@ export class Session implements StreamHost {
   #mustWait(): boolean {
     if (this.#outbox.bytes < HIGH_WATER_BYTES) return false;
     this.#outbox.flush();
-    if (this.#outbox.unsent < HIGH_WATER_BYTES) return false;
-    this.#socket.pause();
-    return true;
+    return this.#outbox.unsent >= HIGH_WATER_BYTES;
   }
 
   #dispatch(type: number, flags: number, streamId: number, payload: Buffer): void {
@@ -307,7 +355,8 @@ export class Session implements StreamHost {
     if (isNew) return this.#open(block, fields);
     const stream = this.#streams.get(streamId);
     if (stream === undefined && this.#wasStopped(streamId, block.endStream)) return;
-    if (stream === undefined || stream.remoteEnded) throw new StreamFault(Code.streamClosed, 'HEADERS on a closed stream (RFC 9113 §5.1)');
+    if (stream === undefined) throw new ConnectionFault(Code.streamClosed, 'HEADERS on a closed stream (RFC 9113 §5.1)');
+    if (stream.remoteEnded) throw new StreamFault(Code.streamClosed, 'HEADERS after END_STREAM (RFC 9113 §5.1)');
     if (!block.endStream) throw new StreamFault(Code.protocolError, 'trailers that do not end the stream (RFC 9113 §8.1)');
     checkTrailers(fields);
     this.#endOfRequest(stream);
@@ -327,9 +376,11 @@ export class Session implements StreamHost {
     const head = readRequestHead(fields);
     const stream = new RequestStream(streamId, this, this.#initialWindow, DEFAULT_WINDOW_BYTES);
     stream.contentLength = head.contentLength;
+    stream.remoteEnded = endStream;
     this.#streams.set(streamId, stream);
     stream.reader = this.#user.request(stream, head);
-    if (endStream && !stream.isOver) this.#endOfRequest(stream);
+    if (stream.isOver) this.#calm.spend(REFUSED_COST);
+    else if (endStream) this.#endOfRequest(stream);
   }
 
   #endOfRequest(stream: RequestStream): void {
@@ -380,10 +431,11 @@ export class Session implements StreamHost {
     this.#calm.spend(RESET_COST);
     if (payload.length !== 4) throw new ConnectionFault(Code.frameSizeError, 'RST_STREAM that is not 4 bytes long (RFC 9113 §6.4)');
     this.#notIdle(streamId, 'RST_STREAM');
+    this.#stopped.delete(streamId);
     const stream = this.#streams.get(streamId);
     if (stream === undefined) return;
     this.#forget(stream);
-    stream.reader?.closed();
+    stream.close();
   }
 
   #settings(flags: number, streamId: number, payload: Buffer): void {
@@ -396,8 +448,10 @@ export class Session implements StreamHost {
     }
     if (payload.length % 6 !== 0) throw new ConnectionFault(Code.frameSizeError, 'SETTINGS whose length is not a multiple of 6 (RFC 9113 §6.5)');
     this.#sawSettings = true;
+    const windowBefore = this.#initialWindow;
     for (let at = 0; at < payload.length; at += 6) this.#setting(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
     this.write(SETTINGS_ACK);
+    this.#moveWindows(this.#initialWindow - windowBefore);
   }
 
   #setting(id: number, value: number): void {
@@ -405,10 +459,15 @@ export class Session implements StreamHost {
     if (id === Setting.maxFrameSize && (value < MAX_FRAME_BYTES || value > 0xffffff)) {
       throw new ConnectionFault(Code.protocolError, 'SETTINGS_MAX_FRAME_SIZE is out of its range (RFC 9113 §6.5.2)');
     }
+    if (id === Setting.headerTableSize && value < DEFAULT_HEADER_TABLE_BYTES && !this.#hasResized) this.#hasResized = this.#owesResize = true;
     if (id !== Setting.initialWindowSize) return;
     if (value > LARGEST_WINDOW_BYTES) throw new ConnectionFault(Code.flowControlError, 'SETTINGS_INITIAL_WINDOW_SIZE is too large (RFC 9113 §6.5.2)');
-    const change = value - this.#initialWindow;
     this.#initialWindow = value;
+  }
+
+  /** Once for a frame, however often it says another size. */
+  #moveWindows(change: number): void {
+    if (change === 0) return;
     for (const stream of this.#streams.values()) {
       stream.sendWindow += change;
       if (stream.sendWindow > LARGEST_WINDOW_BYTES) throw new ConnectionFault(Code.flowControlError, 'a stream has too large a window (RFC 9113 §6.9.2)');
@@ -457,9 +516,13 @@ export class Session implements StreamHost {
   }
 
   #unblock(): void {
-    const blocked = [...this.#blocked];
-    this.#blocked.clear();
-    for (const stream of blocked) stream.pump();
+    if (this.sendWindow <= 0) return;
+    for (const stream of [...this.#blocked]) {
+      this.#blocked.delete(stream);
+      stream.pump();
+      // The others wait on, in the order in which they came.
+      if (this.sendWindow <= 0) return;
+    }
   }
 
   #forget(stream: RequestStream): void {
@@ -478,18 +541,26 @@ export class Session implements StreamHost {
   #taken(): void {
     const answered = this.#answered;
     this.#answered = [];
-    for (const stream of answered) stream.reader?.closed();
-    if (this.#isOver) return;
-    if (this.#socket.isPaused()) {
-      if (this.#rest !== undefined) this.#parse(this.#rest);
-      if (!this.#isOver && this.#outbox.unsent < HIGH_WATER_BYTES) this.#socket.resume();
-    }
+    for (const stream of answered) stream.close();
+    if (this.#isWaiting && !this.#isParsing && !this.#isOver && !this.#socket.destroyed) this.#goOn();
+  }
+
+  /** Bytes in memory because of this connection. */
+  get #kept(): number {
+    return this.#rest.cost + this.#blocks.bytes + this.#bodies + this.#queued + this.#outbox.unsent + this.#stopped.size * STOPPED_BYTES;
+  }
+
+  #giveBack(): void {
+    const kept = this.#kept;
+    if (kept >= this.#held) return;
+    this.#user.hold(kept - this.#held);
+    this.#held = kept;
   }
 
   /** Takes or gives back room, so that it is what this connection keeps in memory now. */
   #account(): void {
     if (this.#isOver) return;
-    const kept = (this.#rest?.length ?? 0) + this.#blocks.bytes + this.#bodies + this.#queued + this.#outbox.unsent;
+    const kept = this.#kept;
     if (kept === this.#held) return;
     if (!this.#user.hold(kept - this.#held)) {
       return this.#fail(new ConnectionFault(Code.enhanceYourCalm, 'more bytes of unfinished requests and unread answers than one owner may have'));
@@ -510,17 +581,17 @@ export class Session implements StreamHost {
   #close(): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    if (this.#held !== 0) this.#user.hold(-this.#held);
-    this.#held = 0;
-    this.#rest = undefined;
     const streams = [...this.#streams.values(), ...this.#answered];
     this.#answered = [];
     this.#streams.clear();
     this.#blocked.clear();
-    for (const stream of streams) {
-      stream.finish();
-      stream.reader?.closed();
-    }
+    this.#stopped.clear();
+    this.#rest.clear();
+    // First all of them let go of what they hold, so that no reader that is told can have another one send.
+    for (const stream of streams) stream.finish();
+    if (this.#held !== 0) this.#user.hold(-this.#held);
+    this.#held = 0;
+    for (const stream of streams) stream.close();
   }
 }
 

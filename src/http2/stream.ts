@@ -25,6 +25,11 @@ export interface StreamHost {
   write(bytes: Buffer): void;
   /** A message was written: what its reader says to it is paid for. */
   earn(): void;
+  /** What is to be sent in this turn of the event loop has been written. */
+  sent(): void;
+  /** True when the next field block must say that the client's table is not used (RFC 7541 §4.2); `takeResize` says that it does. */
+  readonly owesResize: boolean;
+  takeResize(): boolean;
   /** The stream waits for its window or the connection's. */
   block(stream: RequestStream): void;
   /** The answer has been written to its end. */
@@ -34,6 +39,9 @@ export interface StreamHost {
   /** Takes room for what the reader of a request keeps in memory; false when there is not enough. Negative gives back. */
   keep(bytes: number): boolean;
 }
+
+/** A dynamic table size update to 0 (RFC 7541 §6.3). */
+const TABLE_UNUSED = Buffer.of(0x20);
 
 interface Piece {
   readonly type: number;
@@ -47,7 +55,7 @@ interface Piece {
 export class RequestStream {
   readonly id: number;
   readonly #host: StreamHost;
-  reader: RequestReader | undefined;
+  #reader: RequestReader | undefined;
   /** No more comes from the client. */
   remoteEnded = false;
   /** No more is said, or heard, on this stream. */
@@ -59,6 +67,7 @@ export class RequestStream {
   contentLength: number | undefined;
   #pieces: Piece[] = [];
   #isEnding = false;
+  #isClosed = false;
   #kept = 0;
 
   constructor(id: number, host: StreamHost, sendWindow: number, receiveWindow: number) {
@@ -66,6 +75,22 @@ export class RequestStream {
     this.#host = host;
     this.sendWindow = sendWindow;
     this.receiveWindow = receiveWindow;
+  }
+
+  get reader(): RequestReader | undefined {
+    return this.#reader;
+  }
+
+  set reader(reader: RequestReader | undefined) {
+    this.#reader = reader;
+    if (this.#isClosed) reader?.closed();
+  }
+
+  /** Tells the reader, once, that nothing more comes. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#reader?.closed();
   }
 
   /** False once the answer has been begun to its end, or the stream is over: then nothing can be sent any more. */
@@ -87,8 +112,8 @@ export class RequestStream {
   sendData(bytes: Buffer, done?: () => void): boolean {
     if (!this.isWritable) return true;
     if (!this.#host.queue(bytes.length)) return false;
-    this.#host.earn();
-    this.#send({ type: FrameType.data, bytes, at: 0, end: false, done });
+    this.#sendQueued(bytes, done);
+    this.#host.sent();
     return true;
   }
 
@@ -97,7 +122,8 @@ export class RequestStream {
     if (!this.isWritable) return true;
     const { bodyBytes } = answer;
     const fits = this.#pieces.length === 0 && bodyBytes <= this.sendWindow && bodyBytes <= this.#host.sendWindow;
-    if (!fits || !answer.isOneFrame) return this.#sendInPieces(answer);
+    if (!fits || !answer.isOneFrame || this.#host.owesResize) return this.#sendInPieces(answer);
+    this.#host.earn();
     this.#isEnding = true;
     this.sendWindow -= bodyBytes;
     this.#host.sendWindow -= bodyBytes;
@@ -144,11 +170,16 @@ export class RequestStream {
 
   #sendInPieces({ head, body, trailers }: WholeAnswer): boolean {
     if (!this.#host.queue(body.length)) return false;
-    this.#host.unqueue(body.length);
     this.sendFields(head, false);
-    this.sendData(body);
+    this.#sendQueued(body, undefined);
     this.sendFields(trailers, true);
+    this.#host.sent();
     return true;
+  }
+
+  #sendQueued(bytes: Buffer, done: (() => void) | undefined): void {
+    this.#host.earn();
+    this.#send({ type: FrameType.data, bytes, at: 0, end: false, done });
   }
 
   #send(piece: Piece): void {
@@ -160,7 +191,8 @@ export class RequestStream {
   #advance(piece: Piece): boolean {
     if (piece.type === FrameType.headers) {
       const flags = Flag.endHeaders | (piece.end ? Flag.endStream : 0);
-      this.#host.write(frameOf(FrameType.headers, flags, this.id, piece.bytes));
+      const block = this.#host.takeResize() ? Buffer.concat([TABLE_UNUSED, piece.bytes]) : piece.bytes;
+      this.#host.write(frameOf(FrameType.headers, flags, this.id, block));
       return true;
     }
     while (piece.at < piece.bytes.length) {

@@ -9,6 +9,11 @@ const DESCRIPTORS = new URL('../../proto/descriptors.binpb', import.meta.url);
 
 const VERSIONS = ['grpc.reflection.v1', 'grpc.reflection.v1alpha'] as const;
 
+/** The members of `ServerReflectionRequest.message_request`; host is none. */
+const QUESTIONS: ReadonlySet<number> = new Set([3, 4, 5, 6, 7]);
+
+const NO_HOST = Buffer.alloc(0);
+
 interface File {
   readonly name: string;
   readonly bytes: Buffer;
@@ -38,27 +43,27 @@ export class Reflection {
   /** The next question is taken when this answer is on its way. */
   #answer<C>(call: ServerCall<C>, request: Buffer): void {
     const original = messageField(2, Buffer.from(request));
-    const answer = Buffer.concat([...[...readFields(request)].map((question) => this.#answerTo(question))]);
-    call.send(new Message(Buffer.concat([original, answer])), () => call.next());
+    // They exclude each other: of several the last one counts, so that no request has more than one answer.
+    const fields = [...readFields(request)];
+    const host = fields.findLast(({ number }) => number === 1);
+    const question = fields.findLast(({ number }) => QUESTIONS.has(number));
+    const answer = question === undefined ? errorAnswer(Status.invalidArgument, 'no question that is known') : this.#answerTo(question);
+    call.send(new Message(Buffer.concat([host === undefined ? NO_HOST : bytesField(1, host.bytes), original, answer])), () => call.next());
   }
 
   /** The part of `ServerReflectionResponse` that answers one question of `ServerReflectionRequest`. */
   #answerTo(question: Field): Buffer {
     const files = [...this.#files.values()];
     switch (question.number) {
-      case 1:
-        return bytesField(1, textOf(question));
       case 3:
         return this.#fileAnswer(this.#files.get(textOf(question)), question);
       case 4:
         return this.#fileAnswer(files.find(({ symbols }) => symbols.has(textOf(question).replace(/^\./, ''))), question);
-      case 7:
-        return messageField(6, Buffer.concat(files.flatMap(({ services }) => services).map((name) => messageField(1, bytesField(1, name)))));
       case 5:
       case 6:
         return errorAnswer(Status.notFound, 'there are no extensions');
       default:
-        return Buffer.alloc(0);
+        return messageField(6, Buffer.concat(files.flatMap(({ services }) => services).map((name) => messageField(1, bytesField(1, name)))));
     }
   }
 
