@@ -31,6 +31,8 @@ export interface Authority {
   onIssuerChange?(listener: (change: { readonly isReplaced: boolean }) => void): () => void;
   /** Calls `listener` when what failed to be signed is worth another attempt at once. */
   onRecover?(listener: () => void): () => void;
+  /** Somebody has a token whose key is not in the bundle; absent where asking for it does not help. */
+  askForKeys?(): void;
   /** Rotation by hand, where keys are on this node. */
   readonly orders?: AuthorityOrders;
   close(): Promise<void>;
@@ -47,8 +49,9 @@ export function stateDirectoryOf({ authority, dataDir, privateDir }: Config): st
  * @throws SignetError `state_refused`
  */
 export async function checkAuthority(config: Config, tools: RoomTools): Promise<void> {
-  const { type, tier, files, vault, stepCa } = config.authority;
+  const { type, tier, files, vault, stepCa, spire } = config.authority;
   if (type === 'embedded') return EmbeddedAuthority.check(embeddedOptions(config));
+  if (spire !== undefined) (await theSpire()).checkSpire(config, stateDirectoryOf(config));
   // Keys from before a restart are enough to go on with, whatever has become of the files.
   if (tier === 'intermediate' && NodeAuthority.check(nodeOptions(config), tools.clock.now())) return;
   if (files !== undefined) await FilesUpstream.check({ trustDomain: config.trustDomain, files }, { clock: tools.clock, ca: caTools(tools.random) });
@@ -73,6 +76,7 @@ type Opening = Omit<Authority, 'close'>;
 /** Loaded where it is needed: every node pays for what its agent has in memory. */
 const theVault = () => import('./vault-svids.ts');
 const theStepCa = () => import('./step-ca.ts');
+const theSpire = () => import('./spire.ts');
 
 async function open(config: Config, kubernetes: KubernetesRooms | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
   const { type, tier, vault } = config.authority;
@@ -86,6 +90,7 @@ async function open(config: Config, kubernetes: KubernetesRooms | undefined, too
     return { ...signers, orders: embedded.orders, ...(await tokensBy(transit, embedded, signers, config, opened)) };
   }
   if (tier === 'per-svid') return openPerSvid(config, client, transit, tools, opened);
+  if (type === 'spire') return openUnderSpire(config, tools, opened);
   const upstream = await openUpstream(config, client, tools, opened);
   const node = await NodeAuthority.open(nodeOptions(config), { ...tools, upstream });
   opened.defer(() => node.close());
@@ -113,6 +118,19 @@ async function openUpstream(config: Config, client: VaultClient | undefined, too
   const upstream = (await theVault()).vaultIntermediate(config.trustDomain, vault, client, tools);
   opened.defer(() => upstream.close());
   return upstream;
+}
+
+/** A node CA under a SPIRE server, whose bundle has the JWT keys of all nodes. */
+async function openUnderSpire(config: Config, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
+  const { spire } = config.authority;
+  if (spire === undefined) throw new SignetError('invalid_config', 'authority.spire is not set');
+  const { openSpire, shareJwtKeysBySpire } = await theSpire();
+  const { session, upstream } = await openSpire(config, spire, stateDirectoryOf(config), tools, opened);
+  const node = await NodeAuthority.open(nodeOptions(config), { ...tools, upstream });
+  opened.defer(() => node.close());
+  const { source, bundle, askForKeys } = shareJwtKeysBySpire(node, session, config, tools, opened);
+  const above = { onIssuerChange: node.onIssuerChange.bind(node), status: () => node.status(), orders: node.orders };
+  return { ...signersOn(node, source, bundle, config, tools), ...above, askForKeys };
 }
 
 /** No key that signs is on this node. */

@@ -81,9 +81,10 @@ export interface TransitConfig {
 export interface AuthorityConfig {
   /**
    * `embedded`: an own root, kept in `dataDir`. `files`: a node CA under a CA whose certificate and key are in files. `vault`: under,
-   * or by, one of Vault's. `step-ca`: under a smallstep CA. With `attestation.kubernetes` the default is refused unless `singleNode`.
+   * or by, one of Vault's. `step-ca`: under a smallstep CA. `spire`: under that of a SPIRE server. With `attestation.kubernetes` the
+   * default is refused unless `singleNode`.
    */
-  readonly type: 'embedded' | 'files' | 'vault' | 'step-ca';
+  readonly type: 'embedded' | 'files' | 'vault' | 'step-ca' | 'spire';
   /**
    * `intermediate`: the CA above signs a CA of this node, which rides out an outage. `per-svid`: it signs each leaf, and no signing
    * key is on the node; for `vault` only. Default `intermediate`.
@@ -109,6 +110,34 @@ export interface AuthorityConfig {
   readonly vault: VaultConfig | undefined;
   /** Set exactly for `type: step-ca`. */
   readonly stepCa: StepCaConfig | undefined;
+  /** Set exactly for `type: spire`. */
+  readonly spire: SpireConfig | undefined;
+}
+
+/** A SPIRE server, for which this node is a downstream server. */
+export interface SpireConfig {
+  /** Of its TCP endpoint: `spire-server.spire:8081`. */
+  readonly address: { readonly host: string; readonly port: number };
+  /** PEM file with its trust bundle, for the first contact: absolute. */
+  readonly bundleFile: string;
+  readonly attestation: SpireAttestationConfig;
+  /** How often bundle and entry are looked at; 1s to 1m. Default 5s, as SPIRE's agents do. */
+  readonly syncMs: number;
+}
+
+/** By which node attestor this node joins. Files are read again each time. */
+export interface SpireAttestationConfig {
+  readonly method: 'join_token' | 'x509pop' | 'k8s_psat';
+  /** `k8s_psat`: the name that the server's attestor has for this cluster. Not one that SPIRE agents use on the same nodes. */
+  readonly cluster: string | undefined;
+  /**
+   * `join_token`: the token. It is used once; what the node has got for it is kept in `privateDir`. `k8s_psat`: a projected token of
+   * the service account, for the audience of the server.
+   */
+  readonly tokenFile: string | undefined;
+  /** `x509pop`: the certificate with those between it and its root, and its key. Not those of a SPIRE agent. */
+  readonly certificate: string | undefined;
+  readonly key: string | undefined;
 }
 
 /** A Vault or OpenBao server. */
@@ -366,6 +395,7 @@ export const CONFIG_DEFAULTS: Omit<Config, 'trustDomain'> = deepFreeze({
     files: undefined,
     vault: undefined,
     stepCa: undefined,
+    spire: undefined,
   },
   attestation: { unix: { path: false }, kubernetes: { enabled: false, cgroupRoot: undefined, podTimeoutMs: 5 * SECOND } },
   registration: {
@@ -419,6 +449,7 @@ export const TTL_RANGES = {
   withdrawalDelay: { min: 0, max: HOUR },
   pod: { min: 100, max: MINUTE },
   propagation: { min: 0, max: MINUTE },
+  sync: { min: SECOND, max: MINUTE },
 } as const satisfies Record<string, Range>;
 
 /** The reasons are at the fields of `Limits`. */

@@ -26,6 +26,9 @@ interface DraftAuthority {
   readonly tier?: string | undefined;
   readonly vault?: DraftVault | undefined;
   readonly stepCa?: { readonly provisioner?: Readonly<Record<string, string | undefined>> | undefined } | undefined;
+  readonly spire?: { readonly attestation?: { readonly method?: string | undefined } | undefined } | undefined;
+  readonly nameConstraint?: string | undefined;
+  readonly acceptUnconstrainedCA?: boolean | undefined;
   readonly ttl?: number | undefined;
   readonly singleNode?: boolean | undefined;
   readonly files?: object | undefined;
@@ -60,6 +63,7 @@ export function brokenRules(draft: Draft, written: unknown): Problem[] {
     ...filesRule(draft, written),
     ...vaultRules(draft, written),
     ...stepCaRules(draft, written),
+    ...spireRules(draft, written),
     ...kubernetesRules(draft, written),
     ...entries.flatMap((entry, index) => (entry === undefined ? [] : entryRules(entry, ['entries', index], draft, written))),
     ...overlapRules(entries, written),
@@ -140,6 +144,25 @@ function* stepCaRules({ authority }: Draft, written: unknown): Iterable<Problem>
   }
 }
 
+/** What each node attestor needs. */
+const SPIRE_ATTESTATION: Readonly<Record<string, readonly string[]>> = { join_token: ['tokenFile'], x509pop: ['certificate', 'key'], k8s_psat: ['cluster', 'tokenFile'] };
+
+/** A SPIRE server signs CAs in one form only, and verifies tokens with the keys in its bundle. */
+function* spireRules({ authority, jwt }: Draft, written: unknown): Iterable<Problem> {
+  const at = (path: readonly Step[], allowed: string): Problem => ({ path: formatPath(path), found: show(valueAt(written, path)), allowed });
+  const isThere = (...path: Step[]): boolean => valueAt(written, path) !== undefined;
+  if (authority?.type !== undefined && authority.type !== 'spire' && isThere('authority', 'spire')) yield at(['authority', 'spire'], 'nothing, unless authority.type is spire');
+  if (authority?.type !== 'spire') return;
+  if (!isThere('authority', 'spire')) yield at(['authority', 'spire'], 'the SPIRE server: address, bundleFile and attestation');
+  const { method } = authority.spire?.attestation ?? {};
+  for (const name of SPIRE_ATTESTATION[method ?? ''] ?? []) {
+    if (!isThere('authority', 'spire', 'attestation', name)) yield at(['authority', 'spire', 'attestation', name], `a value (with attestation.method: ${method})`);
+  }
+  if (authority.acceptUnconstrainedCA === false) yield at(['authority', 'acceptUnconstrainedCA'], 'true, with authority.type: spire: its CAs have no path length');
+  if (authority.nameConstraint === 'uri') yield at(['authority', 'nameConstraint'], 'none, with authority.type: spire: its CAs have no name constraint');
+  if (jwt?.signer === 'transit') yield at(['jwt', 'signer'], "node, with authority.type: spire: keys elsewhere are not in the server's bundle");
+}
+
 /** What a node of a cluster has to be told, and what it must not be. */
 function* kubernetesRules({ trustDomain, attestation, authority, clusterName, kubernetes, entries }: Draft, written: unknown): Iterable<Problem> {
   const enabled = attestation?.kubernetes?.enabled;
@@ -151,7 +174,7 @@ function* kubernetesRules({ trustDomain, attestation, authority, clusterName, ku
     }
     if (authority?.type === 'embedded' && authority.singleNode === false) {
       const why = 'as many roots as nodes would share one trust domain; a cluster of one node says authority.singleNode: true';
-      yield report(['authority', 'type'], `files, vault or step-ca, with attestation.kubernetes: ${why}`);
+      yield report(['authority', 'type'], `files, vault, step-ca or spire, with attestation.kubernetes: ${why}`);
     }
   }
   if (enabled === true && trustDomain !== undefined && valueAt(written, ['trust', 'publish', 'clusterTrustBundle']) === true) {

@@ -11,6 +11,7 @@ import {
   type JwtConfig,
   type KubernetesConfig,
   type Limits,
+  type SpireConfig,
   type StepCaConfig,
   type TrustConfig,
   type VaultConfig,
@@ -27,6 +28,7 @@ import {
   readKubernetesName,
   readDnsName,
   readHint,
+  readHostAndPort,
   readIssuer,
   readSelector,
   readSha256,
@@ -118,6 +120,21 @@ const STEP_CA_SCHEMA = requiredMapping({
   ),
 });
 
+const SPIRE_SCHEMA = requiredMapping({
+  address: required(leaf(readHostAndPort)),
+  bundleFile: required(leaf(readFile)),
+  attestation: required(
+    requiredMapping({
+      method: required(choice(['join_token', 'x509pop', 'k8s_psat'])),
+      cluster: optional(leaf(readClusterName)),
+      tokenFile: optional(leaf(readFile)),
+      certificate: optional(leaf(readFile)),
+      key: optional(leaf(readFile)),
+    }),
+  ),
+  sync: optional(duration(TTL_RANGES.sync), '5s'),
+});
+
 /** The keys of the file, the form of each value, and what holds where it is left out. Rules over several values: `rules.ts`. */
 export const CONFIG_SCHEMA = requiredMapping({
   trustDomain: required(leaf(readTrustDomain)),
@@ -152,7 +169,7 @@ export const CONFIG_SCHEMA = requiredMapping({
     propagation: optional(duration(TTL_RANGES.propagation), formatDuration(jwt.propagationMs)),
   }),
   authority: mapping({
-    type: optional(choice(['embedded', 'files', 'vault', 'step-ca']), authority.type),
+    type: optional(choice(['embedded', 'files', 'vault', 'step-ca', 'spire']), authority.type),
     tier: optional(choice(['intermediate', 'per-svid']), authority.tier),
     ttl: optional(duration(TTL_RANGES.authority), formatDuration(authority.ttlMs)),
     singleNode: optional(flag, authority.singleNode),
@@ -160,6 +177,7 @@ export const CONFIG_SCHEMA = requiredMapping({
     acceptUnconstrainedCA: optional(flag, authority.acceptUnconstrainedCA),
     vault: optional(VAULT_SCHEMA),
     stepCa: optional(STEP_CA_SCHEMA),
+    spire: optional(SPIRE_SCHEMA),
     files: optional(
       requiredMapping({
         certificate: required(leaf(readFile)),
@@ -271,13 +289,17 @@ function toJwt({ ttl, issuer, signer, transit, propagation }: ConfigFile['jwt'])
   return { ttlMs: ttl, issuer, signer, transit, propagationMs: propagation };
 }
 
-function toAuthority({ ttl, vault, stepCa, ...rest }: ConfigFile['authority']): AuthorityConfig {
-  return { ...rest, ttlMs: ttl, files: rest.files, vault: vault && toVault(vault), stepCa: stepCa && toStepCa(stepCa) };
+function toAuthority({ ttl, vault, stepCa, spire, ...rest }: ConfigFile['authority']): AuthorityConfig {
+  return { ...rest, ttlMs: ttl, files: rest.files, vault: vault && toVault(vault), stepCa: stepCa && toStepCa(stepCa), spire: spire && toSpire(spire) };
 }
 
 function toStepCa({ caFile, fingerprint, serverName, renew, provisioner, ...rest }: NonNullable<ConfigFile['authority']['stepCa']>): StepCaConfig {
   const { type, name, key, passwordFile, certificate } = provisioner;
   return { ...rest, caFile, fingerprint, serverName, renew: renew ?? type === 'x5c', provisioner: { type, name, key, passwordFile, certificate } };
+}
+
+function toSpire({ sync, attestation: { method, cluster, tokenFile, certificate, key }, ...rest }: NonNullable<ConfigFile['authority']['spire']>): SpireConfig {
+  return { ...rest, attestation: { method, cluster, tokenFile, certificate, key }, syncMs: sync };
 }
 
 function toVault({ caFile, serverName, auth, pki, ...rest }: NonNullable<ConfigFile['authority']['vault']>): VaultConfig {
