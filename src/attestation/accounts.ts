@@ -55,6 +55,12 @@ export class AccountNames {
   groups(): Promise<Names> {
     return this.#groups.current();
   }
+
+  /** Both at once, when they have been read since they changed; else undefined. */
+  now(): { readonly users: Names; readonly groups: Names } | undefined {
+    const [users, groups] = [this.#users.now(), this.#groups.now()];
+    return users === undefined || groups === undefined ? undefined : { users, groups };
+  }
 }
 
 class NamesFile {
@@ -62,17 +68,26 @@ class NamesFile {
   readonly #parse: (text: string) => Names;
   #version: string | undefined;
   #names: Promise<Names> = Promise.resolve(NO_NAMES);
+  /** What was read last, and of which version of the file. */
+  #known: { readonly version: string; readonly names: Names } | undefined;
 
   constructor(path: string, parse: (text: string) => Names) {
     this.#path = path;
     this.#parse = parse;
   }
 
+  /** Undefined when the file has to be read first, or cannot be. */
+  now(): Names | undefined {
+    try {
+      return this.#known?.version === this.#look() ? this.#known.names : undefined;
+    } catch (error) {
+      return systemCode(error) === 'ENOENT' ? NO_NAMES : undefined;
+    }
+  }
+
   async current(): Promise<Names> {
     try {
-      // A question to the kernel's cache, asked for each connection: the thread pool would take ten times as long to answer it.
-      const { dev, ino, size, mtimeNs, ctimeNs } = statSync(this.#path, { bigint: true });
-      const version = [dev, ino, size, mtimeNs, ctimeNs].join(':');
+      const version = this.#look();
       if (version !== this.#version) this.#read(version);
       return await this.#names;
     } catch (error) {
@@ -81,10 +96,21 @@ class NamesFile {
     }
   }
 
+  /** Which version of the file there is. */
+  #look(): string {
+    // A question to the kernel's cache, asked for each connection: the thread pool would take ten times as long to answer it.
+    const { dev, ino, size, mtimeNs, ctimeNs } = statSync(this.#path, { bigint: true });
+    return `${dev}:${ino}:${size}:${mtimeNs}:${ctimeNs}`;
+  }
+
   /** Whoever asks meanwhile waits for the same reading; one that failed is not kept. */
   #read(version: string): void {
     this.#version = version;
-    this.#names = readFile(this.#path, 'utf8').then(this.#parse);
+    this.#names = readFile(this.#path, 'utf8').then((text) => {
+      const names = this.#parse(text);
+      this.#known = { version, names };
+      return names;
+    });
     this.#names.catch(() => {
       if (this.#version === version) this.#version = undefined;
     });

@@ -8,6 +8,8 @@ export interface Attestor {
   readonly name: string;
   /** All of its selectors, or a rejection: never a part of them because something could not be read. */
   attest(caller: Caller, signal: AbortSignal): Promise<readonly Selector[]>;
+  /** The same at once, where nothing has to be waited for; else undefined. Left out: always undefined. @throws as `attest` rejects */
+  attestNow?(caller: Caller): readonly Selector[] | undefined;
   /** What `attest` would say now of a caller that it attested; undefined when it does not know. Left out: it never changes. */
   current?(caller: Caller): readonly Selector[] | undefined;
   /** Calls `listener` with attested callers of whom `current` says something else now. Returns the way to stop. */
@@ -40,6 +42,24 @@ export class Attestation {
     assertSameProcess(this.#kernel, caller);
     const found = await Promise.all(this.#attestors.map((attestor) => attestor.attest(caller, signal)));
     signal.throwIfAborted();
+    assertSameProcess(this.#kernel, caller);
+    this.#found.set(caller, found);
+    return sorted(found);
+  }
+
+  /**
+   * The same at once, where no attestor has to wait for anything; else undefined.
+   *
+   * @throws as `attest` rejects
+   */
+  attestNow(caller: Caller): readonly Selector[] | undefined {
+    assertSameProcess(this.#kernel, caller);
+    const found: (readonly Selector[])[] = [];
+    for (const attestor of this.#attestors) {
+      const selectors = attestor.attestNow?.(caller);
+      if (selectors === undefined) return undefined;
+      found.push(selectors);
+    }
     assertSameProcess(this.#kernel, caller);
     this.#found.set(caller, found);
     return sorted(found);

@@ -79,7 +79,10 @@ export class Session implements StreamHost {
   #sawSettings = false;
   #sawAck = false;
   #isParsing = false;
+  /** Nothing more is read until the peer has read. */
   #isWaiting = false;
+  /** Nothing more is read until it is this connection's turn. */
+  #isDeferred = false;
   /** The client has made its table smaller than HPACK has it at first, and has not been told that it is not used (RFC 7541 §4.2). */
   #owesResize = false;
   #hasResized = false;
@@ -190,6 +193,24 @@ export class Session implements StreamHost {
     this.#parse(undefined);
   }
 
+  /** Takes what has come, to be looked at when `goOn` is called. False when that is to be called already, or the connection is over. */
+  defer(chunk: Buffer): boolean {
+    if (this.#isOver) return false;
+    this.#rest.add(chunk);
+    this.#account();
+    if (this.#isOver || this.#isDeferred) return false;
+    this.#isDeferred = true;
+    this.#socket.pause();
+    return true;
+  }
+
+  /** Looks at what was deferred. */
+  goOn(): void {
+    if (this.#isOver) return;
+    this.#isDeferred = false;
+    if (!this.#isWaiting) this.#readOn();
+  }
+
   /** `chunk`: undefined for what is left of those before. */
   #parse(chunk: Buffer | undefined): void {
     const bytes = chunk ?? this.#rest.view;
@@ -221,8 +242,12 @@ export class Session implements StreamHost {
   }
 
   /** The peer has read: what has come meanwhile is looked at, and more is read. */
-  #goOn(): void {
+  #stopWaiting(): void {
     this.#isWaiting = false;
+    if (!this.#isDeferred) this.#readOn();
+  }
+
+  #readOn(): void {
     if (this.#rest.length > 0) this.#parse(undefined);
     if (!this.#isWaiting && !this.#isOver) this.#socket.resume();
   }
@@ -550,7 +575,7 @@ export class Session implements StreamHost {
     const answered = this.#answered;
     this.#answered = [];
     for (const stream of answered) stream.close();
-    if (this.#isWaiting && !this.#isParsing && !this.#isOver && !this.#socket.destroyed) this.#goOn();
+    if (this.#isWaiting && !this.#isParsing && !this.#isOver && !this.#socket.destroyed) this.#stopWaiting();
   }
 
   /** Bytes in memory because of this connection. */

@@ -6,6 +6,8 @@ import type { Selector } from '../spiffe/selector.ts';
 /** The least that is needed of whoever attests. `C` is the caller of one connection. */
 export interface CallerAttestation<C extends object> {
   attest(caller: C, signal: AbortSignal): Promise<readonly Selector[]>;
+  /** The same at once, where nothing has to be waited for; else undefined. @throws as `attest` rejects */
+  attestNow?(caller: C): readonly Selector[] | undefined;
   /** What would be said now of a caller that was attested, as far as it can change; undefined when it is not known any more. */
   current?(caller: C): readonly Selector[] | undefined;
   /** Calls `listener` with the attested callers of whom something else is to be said now. */
@@ -88,6 +90,23 @@ export class Entitlements<C extends object> {
       this.#attesting.set(caller, attesting);
     }
     await attesting;
+    return this.#believed(caller, this.known(caller) ?? []);
+  }
+
+  /**
+   * The same at once, where nothing has to be waited for; else undefined.
+   *
+   * @throws as `of` rejects
+   */
+  ofNow(caller: C): readonly Entry[] | undefined {
+    const known = this.known(caller);
+    if (known !== undefined) return this.#believed(caller, known);
+    if (this.#matcher.whenKnown !== undefined || this.#attesting.has(caller) || this.#gone.has(caller)) return undefined;
+    const since = this.#clock.monotonic();
+    const selectors = this.#attestation.attestNow?.(caller);
+    if (selectors === undefined) return undefined;
+    this.#attested.set(caller, selectors);
+    this.#options.onAttested?.(caller, selectors, this.#clock.monotonic() - since);
     return this.#believed(caller, this.known(caller) ?? []);
   }
 

@@ -12,6 +12,7 @@ import { takeConnections, type Incoming } from './acceptor.ts';
 import { Connection, type RequestHandler } from './connection.ts';
 import { OwnerLimits, type ShareLimits } from './owner-limits.ts';
 import { SocketFile } from './socket-file.ts';
+import { Turns } from './turns.ts';
 import { whoOf } from './who.ts';
 
 export interface ListenerLimits extends ShareLimits {
@@ -51,6 +52,7 @@ export class Listener {
   readonly #liveness: LivenessWatch;
   readonly #serve: (connection: Connection) => RequestHandler;
   readonly #sockets = new Set<Socket>();
+  readonly #turns: Turns;
   readonly #maxConnections: number;
   #server: Server | undefined;
   #pathAlarm: Alarm | undefined;
@@ -64,6 +66,7 @@ export class Listener {
     this.#serve = serve;
     this.#maxConnections = Math.min(options.limits.connections, connectionsFor(tools.kernel.descriptorLimit()));
     this.limits = new OwnerLimits({ ...options.limits, connections: this.#maxConnections }, tools.clock);
+    this.#turns = new Turns(tools.clock);
     this.#liveness = new LivenessWatch(tools.kernel, tools.clock);
     this.#file = new SocketFile(options.socketPath, tools.kernel, tools.clock);
   }
@@ -158,6 +161,8 @@ export class Listener {
       releaseCaller(this.#tools.kernel, caller);
       return this.#turnAway(socket, refusal, caller);
     }
+    // Accepting cannot be put off, but it counts.
+    this.#turns.begin(caller.owner);
     this.#begin(incoming, caller);
     this.#hold(socket, caller);
   }
@@ -199,7 +204,11 @@ export class Listener {
       fault: (fault) => this.#refuse(faultReason(fault, session.hasRequests), caller, fault.message),
       hold: (bytes, isAnswer) => this.limits.hold(caller.owner, bytes, isAnswer),
     }, clock);
-    incoming.onBytes = (bytes) => session.read(bytes);
+    const goOn = (): void => session.goOn();
+    incoming.onBytes = (bytes) => {
+      if (this.#turns.begin(caller.owner)) return session.read(bytes);
+      if (session.defer(bytes)) this.#turns.later(caller.owner, goOn);
+    };
     socket.once('close', opening.end);
   }
 

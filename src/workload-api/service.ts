@@ -222,16 +222,25 @@ export class WorkloadApi {
       (state) => served.state(state),
     );
     call.onClosed(() => stream.end());
-    void this.#follow(call, stream, open).catch((error: unknown) => stream.refuse(refusalOf(error), error));
+    try {
+      checkHeader(call);
+      const ready = this.#gate.value;
+      if (ready?.entitlements.ofNow(caller) !== undefined) return this.#follow(call, stream, ready, open);
+    } catch (error) {
+      return stream.refuse(refusalOf(error), error);
+    }
+    this.#followLater(call, stream, open).catch((error: unknown) => stream.refuse(refusalOf(error), error));
+  }
+
+  async #followLater(call: Call, stream: StateStream, open: OpenFeed): Promise<void> {
+    const ready = await this.#ready();
+    await ready.entitlements.of(call.connection.caller);
+    if (!call.isOver) this.#follow(call, stream, ready, open);
   }
 
   /** Keeps a stream at the state of whatever its caller is entitled to, until it ends. */
-  async #follow(call: Call, stream: StateStream, open: OpenFeed): Promise<void> {
-    checkHeader(call);
+  #follow(call: Call, stream: StateStream, ready: Ready, open: OpenFeed): void {
     const { caller } = call.connection;
-    const ready = await this.#ready();
-    await ready.entitlements.of(caller);
-    if (call.isOver) return;
     const feeds = new FeedSwitch(stream, (entries, onChange) => open(ready, entries, onChange));
     const entitle = (): void => {
       const entries = ready.entitlements.known(caller) ?? [];
@@ -242,15 +251,15 @@ export class WorkloadApi {
       stream.refuse(refusals.noIdentity);
     };
     const stopEntitlements = ready.entitlements.follow(caller, entitle);
-    const deadline = this.#tools.clock.after(this.#limits.readyTimeoutMs, () => {
+    entitle();
+    const deadline = stream.hasState ? undefined : this.#tools.clock.after(this.#limits.readyTimeoutMs, () => {
       if (!stream.hasState) stream.refuse(refusals.notIssued);
     });
     call.onClosed(() => {
-      deadline.cancel();
+      deadline?.cancel();
       stopEntitlements();
       feeds.close();
     });
-    entitle();
   }
 
   #refuseWit(method: string, call: Call): void {
