@@ -20,6 +20,8 @@ export const NO_ID = 0xffff_ffff;
 export interface Kernel {
   /** True where the kernel hands out the pidfd of a peer (SO_PEERPIDFD, Linux 6.5). Found once, at construction. */
   readonly hasPeerPidfd: boolean;
+  /** The next connection that waits at the listening socket `fd`, close-on-exec and never blocking; undefined when there is none, or it cannot be taken. */
+  accept(fd: number): number | undefined;
   /** SO_PEERCRED and SO_PEERGROUPS. @throws SignetError `kernel` */
   peerCredentials(fd: number): PeerCredentials;
   /**
@@ -70,6 +72,7 @@ export interface ExitWatch {
 /** The C functions used, each returning -1 and setting errno on failure. Pointers are typed arrays, passed by reference. */
 export interface Libc {
   getsockopt(fd: number, level: number, name: number, value: ArrayBufferView, length: Uint32Array): number;
+  accept4(fd: number, address: null, length: null, flags: number): number;
   socketpair(domain: number, type: number, protocol: number, fds: Int32Array): number;
   /** syscall(2) with two arguments. */
   syscall(number: number, first: number, second: number): number;
@@ -92,6 +95,7 @@ export interface Libc {
 // Linux UAPI, the same on x86-64 and arm64.
 const AF_UNIX = 1;
 const SOCK_STREAM_CLOEXEC = 0o2000001;
+const SOCK_NONBLOCK_CLOEXEC = 0o2004000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_PEERGROUPS = 59;
@@ -159,6 +163,11 @@ class LinuxKernel implements Kernel {
     if (this.hasPeerPidfd) return;
     const own = this.#check(libc.syscall(SYS_PIDFD_OPEN, process.pid, 0), 'pidfd_open (Linux 5.3 or newer is needed)');
     this.closeDescriptor(own);
+  }
+
+  accept(fd: number): number | undefined {
+    const accepted = this.#libc.accept4(fd, null, null, SOCK_NONBLOCK_CLOEXEC);
+    return accepted === -1 ? undefined : accepted;
   }
 
   peerCredentials(fd: number): PeerCredentials {
@@ -384,6 +393,7 @@ export function loadLibc(): Libc {
   const names = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value, name]));
   return {
     getsockopt: lib.func('int getsockopt(int, int, int, void *, void *)'),
+    accept4: lib.func('int accept4(int, void *, void *, int)'),
     socketpair: lib.func('int socketpair(int, int, int, void *)'),
     syscall: lib.func('long syscall(long, long, long)'),
     poll: lib.func('int poll(void *, unsigned long, int)'),

@@ -16,35 +16,51 @@ const READ_BYTES = 65_536;
  */
 const readInto = Buffer.allocUnsafeSlow(READ_BYTES);
 
+/** Connections that are accepted in one turn of the event loop, so that those who are there already are served too. */
+const MOST_AT_ONCE = 64;
+
 interface Handle {
+  readonly fd: number;
   onconnection: (status: number, handle: unknown) => void;
 }
 
 /**
  * Takes the connections of a server that listens, in place of its 'connection' event. `net.Server` cannot be told to read into a given
- * buffer, as a `net.Socket` can (`onread`); its handle is private to Node, whose version is pinned.
+ * buffer, as a `net.Socket` can (`onread`); its handle is private to Node, whose version is pinned. It also accepts one connection in each
+ * turn of the event loop: whoever comes after a crowd would wait for as many turns.
  *
- * `onError` is told of a connection that could not be accepted.
+ * `next` takes the next connection that waits at a listening descriptor; `onError` is told of one that could not be accepted.
  */
-export function takeConnections(server: Server, accept: (incoming: Incoming) => void, onError: (error: Error) => void): void {
+export function takeConnections(
+  server: Server,
+  next: (fd: number) => number | undefined,
+  accept: (incoming: Incoming) => void,
+  onError: (error: Error) => void,
+): void {
   const handle: unknown = Reflect.get(server, '_handle');
   if (!isHandle(handle)) throw new TypeError('Node no longer tells connections to the "onconnection" of a server\'s handle');
   handle.onconnection = (status, accepted) => {
     if (status !== 0 || accepted === undefined) return onError(new Error(`accept failed with status ${status}`));
-    accept(incomingOf(accepted));
+    accept(incomingOf({ handle: accepted }));
+    for (let more = 1; more < MOST_AT_ONCE; more += 1) {
+      const fd = handle.fd < 0 ? undefined : next(handle.fd);
+      if (fd === undefined) return;
+      accept(incomingOf({ fd }));
+    }
   };
 }
 
-function incomingOf(handle: unknown): Incoming {
+/** `from`: the handle of a connection, or its descriptor. */
+function incomingOf(from: { readonly handle: unknown } | { readonly fd: number }): Incoming {
   const callback = (length: number, bytes: Uint8Array): boolean => {
     incoming.onBytes?.(Buffer.from(bytes.buffer, bytes.byteOffset, length));
     return true;
   };
-  const options = { handle, onread: { buffer: readInto, callback } };
+  const options = { ...from, readable: true, writable: true, onread: { buffer: readInto, callback } };
   const incoming: Incoming = { socket: new Socket(options as ConstructorParameters<typeof Socket>[0]), onBytes: undefined };
   return incoming;
 }
 
 function isHandle(value: unknown): value is Handle {
-  return typeof value === 'object' && value !== null && 'onconnection' in value && typeof value.onconnection === 'function';
+  return typeof value === 'object' && value !== null && 'onconnection' in value && typeof value.onconnection === 'function' && 'fd' in value && typeof value.fd === 'number';
 }

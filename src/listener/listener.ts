@@ -117,7 +117,7 @@ export class Listener {
     // An accept that fails (no descriptor left in the whole system) concerns one caller, not the agent.
     const notAccepted = (error: Error): void => this.#refuse('descriptors', undefined, messageOf(error));
     // Nobody can connect before it listens under its true name.
-    server.once('listening', () => takeConnections(server, (incoming) => this.#accept(incoming), notAccepted));
+    server.once('listening', () => takeConnections(server, (fd) => this.#tools.kernel.accept(fd), (incoming) => this.#accept(incoming), notAccepted));
     await this.#file.bind(server, this.#tools.random);
     server.on('error', notAccepted);
     return server;

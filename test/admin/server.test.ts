@@ -191,6 +191,7 @@ function kernelOf(): typeof kernel {
   };
   return {
     hasPeerPidfd,
+    accept: bound('accept'),
     peerCredentials: bound('peerCredentials'),
     peerPidfd: bound('peerPidfd'),
     effectiveUid: bound('effectiveUid'),

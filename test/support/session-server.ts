@@ -9,6 +9,7 @@ import { encodeFields } from '../../src/http2/field-block.ts';
 import type { RequestHead } from '../../src/http2/request-head.ts';
 import { Session, type SessionLimits } from '../../src/http2/session.ts';
 import type { RequestReader, RequestStream } from '../../src/http2/stream.ts';
+import { openKernel } from '../../src/kernel.ts';
 import { takeConnections, type Incoming } from '../../src/listener/acceptor.ts';
 import { FakeClock } from './fake-clock.ts';
 
@@ -66,6 +67,8 @@ export interface Open {
   readonly closed: Promise<void>;
 }
 
+const kernel = openKernel();
+
 /** Real sessions over a real Unix socket, without anything above them. */
 export class SessionServer {
   readonly path: string;
@@ -89,7 +92,7 @@ export class SessionServer {
     const server = new SessionServer(options);
     server.#server.listen(server.path);
     await once(server.#server, 'listening');
-    takeConnections(server.#server, (incoming) => server.#accept(incoming), (error) => {
+    takeConnections(server.#server, (fd) => kernel.accept(fd), (incoming) => server.#accept(incoming), (error) => {
       throw error;
     });
     return server;
