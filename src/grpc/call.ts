@@ -45,6 +45,8 @@ export interface CallOptions {
   /** How a call ends whose answer would have to wait for its reader, and has no room to do so; and who is told. */
   readonly noRoom: CallStatus;
   readonly onNoRoom: (path: string) => void;
+  /** Asked before each further message of an exchange is handled: how the call ends when it is one too many. */
+  readonly admitNext: (path: string) => CallStatus | undefined;
 }
 
 /** Who counts calls. */
@@ -115,11 +117,17 @@ export class ServerCall<C> implements RequestReader {
     if (!this.#stream.sendWhole(message.answer)) this.#noRoom();
   }
 
-  /** Sends one message of several. `done` is called when it has been handed to the socket. */
-  send(message: Message, done?: () => void): void {
+  /**
+   * Sends one message of several. `done` is called when it has been handed to the socket. False when it will not be sent: the call is
+   * over, or has no room and ends.
+   */
+  send(message: Message, done?: () => void): boolean {
+    if (this.isOver) return false;
     if (!this.#hasHead) this.#stream.sendFields(RESPONSE_HEAD, false);
     this.#hasHead = true;
-    if (!this.#stream.sendData(message.bytes, done)) this.#noRoom();
+    if (this.#stream.sendData(message.bytes, done)) return true;
+    this.#noRoom();
+    return false;
   }
 
   /** Ends the call after what was sent. */
@@ -240,6 +248,8 @@ export class ServerCall<C> implements RequestReader {
       if ((this.#messages?.bytes ?? 0) === 0) return this.finish();
       return this.refuse({ code: Status.internal, details: 'the last request is not complete' });
     }
+    const refused = this.#hasBegun ? this.#options.admitNext(this.path) : undefined;
+    if (refused !== undefined) return this.refuse(refused);
     this.#isTaking = true;
     try {
       this.#begin(message);

@@ -12,6 +12,8 @@ export interface ServerOptions<C> {
   readonly clock: Clock;
   /** Asked before anything is done for a call: how it ends when there is no place for it. */
   readonly admit: (call: ServerCall<C>) => CallStatus | undefined;
+  /** Asked before each further message of an exchange is handled: how the call ends when it is one too many. */
+  readonly admitNext: (connection: C, path: string) => CallStatus | undefined;
   /** How a call ends whose answer would have to wait for its reader, and has no room to do so; and who is told. */
   readonly noRoom: CallStatus;
   readonly onNoRoom: (connection: C, path: string) => void;
@@ -49,11 +51,12 @@ export class GrpcServer<C extends object> {
   #callOptionsOf(connection: C): CallOptions {
     let options = this.#callOptions.get(connection);
     if (options === undefined) {
-      const { messageBytes, clock, onMistake, onRefused, noRoom, onNoRoom } = this.#options;
+      const { messageBytes, clock, onMistake, onRefused, noRoom, onNoRoom, admitNext } = this.#options;
       options = {
         messageBytes, clock, onMistake, noRoom,
         onRefused: (detail, path) => onRefused(connection, path, detail),
         onNoRoom: (path) => onNoRoom(connection, path),
+        admitNext: (path) => admitNext(connection, path),
       };
       this.#callOptions.set(connection, options);
     }

@@ -71,6 +71,11 @@ export class OwnerLimits {
     return undefined;
   }
 
+  /** Takes of the rate of calls what one costs, for one more request of a call that has a place; false when there is none left. */
+  ask(owner: string): boolean {
+    return this.#share(owner).callRate.take(this.#clock.monotonic());
+  }
+
   finish(owner: string, isExchange = false): void {
     const share = this.#share(owner);
     this.#calls -= 1;

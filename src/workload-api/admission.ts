@@ -87,6 +87,13 @@ export class Admission implements CallWatcher<Connection> {
     this.#owners.finish(call.connection.caller.owner, call.kind === 'exchange');
   }
 
+  /** A further message of an exchange costs of its owner's rate what a call costs. */
+  admitNext({ caller }: Connection, method: string): Refusal | undefined {
+    if (this.#owners.ask(caller.owner)) return undefined;
+    this.#events.publish('refused', { reason: refusals.callRate.reason, method, ...whoOf(caller) });
+    return refusals.callRate;
+  }
+
   /** Ends every open call: streams too, never with OK. */
   endAll(refusal: Refusal): void {
     this.#alarm?.cancel();

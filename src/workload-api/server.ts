@@ -34,6 +34,7 @@ export class WorkloadApiServer {
       messageBytes: limits.messageBytes,
       clock,
       admit: (call) => this.admission.admit(call),
+      admitNext: (connection, method) => this.admission.admitNext(connection, method),
       onRefused: ({ caller }, method, detail) => events.publish('refused', { reason: 'bad_request', method, detail, ...whoOf(caller) }),
       noRoom: refusals.tooManyCalls,
       onNoRoom: ({ caller }, method) => events.publish('refused', { reason: 'too_many_calls', method, ...whoOf(caller) }),

@@ -83,10 +83,10 @@ export class StateStream {
     }
     this.#isWriting = true;
     this.#sent = state;
-    this.#call.send(state, () => {
+    const isSent = this.#call.send(state, () => {
       this.#isWriting = false;
       this.#flush();
     });
-    this.#onWritten(state);
+    if (isSent) this.#onWritten(state);
   }
 }

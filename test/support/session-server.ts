@@ -52,6 +52,8 @@ export interface SessionServerOptions {
   readonly clock?: Clock;
   /** False: what comes is not read; the test gives it to `session.read`. */
   readonly reads?: boolean;
+  /** Who reads a request instead of `Served`. */
+  readonly reader?: (stream: RequestStream, head: RequestHead) => RequestReader;
   /** Asked with a new request; it answers with the head and the body when there is nothing here. */
   readonly onRequest?: (served: Served) => void;
   readonly onEnd?: (served: Served) => void;
@@ -117,6 +119,7 @@ export class SessionServer {
     let held = 0;
     const session = new Session(socket, { concurrentStreams: 100, headerBytes: 16_384, ...this.#options.limits }, {
       request: (stream, head) => {
+        if (this.#options.reader !== undefined) return this.#options.reader(stream, head);
         const request = new Served(stream, head, this.#options.onEnd ?? answer);
         served.push(request);
         this.#options.onRequest?.(request);

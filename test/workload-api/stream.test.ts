@@ -24,9 +24,10 @@ class Reader {
     this.stream = new StateStream(this as unknown as Writable, this as unknown as Connection, check, (refusal) => this.refused.push(refusal));
   }
 
-  send(message: Message, taken: () => void): void {
+  send(message: Message, taken: () => void): boolean {
     this.written.push(message.content.toString());
     this.#taken = taken;
+    return true;
   }
 
   refuse({ code, details }: CallStatus): void {
