@@ -91,9 +91,9 @@ export function encodeValidation(spiffeId: string, claims: JsonObject, audience:
   return Buffer.concat([bytesField(1, spiffeId), messageField(2, structOf({ ...claims, aud: [...audience] }))]);
 }
 
-/** One entry of a map, whose key is a string. */
+/** One entry of a map, whose key is a string. Both parts are always written, as protoc's encoders do: some readers miss an empty one. */
 function entryField(number: number, key: string, value: Buffer): Buffer {
-  return messageField(number, Buffer.concat([bytesField(1, key), bytesField(2, value)]));
+  return messageField(number, Buffer.concat([messageField(1, Buffer.from(key, 'utf8')), messageField(2, value)]));
 }
 
 /** `google.protobuf.Struct`. */
