@@ -88,6 +88,12 @@ export class Outbox {
     this.#onFlushed();
   }
 
+  /** Writes all that there is, and no more after it. */
+  end(): void {
+    if (this.bytes > 0 && this.#socket.writable) this.#write();
+    this.#socket.end();
+  }
+
   /** Forgets what is not written. */
   clear(): void {
     this.#parts = [];

@@ -103,6 +103,8 @@ export class Session implements StreamHost {
     this.#blocks = new HeaderBlockAssembler(limits.headerBytes);
     this.#decoder = new HpackDecoder({ maxTableSize: DEFAULT_HEADER_TABLE_BYTES, maxHeaderListSize: limits.headerBytes });
     this.#outbox = new Outbox(socket, () => this.#flushed());
+    // A peer that says no more still gets what it was answered.
+    socket.once('end', () => this.#outbox.end());
     socket.once('close', () => this.#close());
   }
 

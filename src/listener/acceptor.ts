@@ -1,6 +1,9 @@
 import { Socket, type Server } from 'node:net';
 
-/** A connection that was accepted. What comes over it goes to `onBytes`, which is set before anything is read. */
+/**
+ * A connection that was accepted. What comes over it goes to `onBytes`, which is set before anything is read. When its peer says no more
+ * ('end'), it is for its owner to end it too.
+ */
 export interface Incoming {
   readonly socket: Socket;
   /** The bytes are good during the call only. */
@@ -56,7 +59,7 @@ function incomingOf(from: { readonly handle: unknown } | { readonly fd: number }
     incoming.onBytes?.(Buffer.from(bytes.buffer, bytes.byteOffset, length));
     return true;
   };
-  const options = { ...from, readable: true, writable: true, onread: { buffer: readInto, callback } };
+  const options = { ...from, readable: true, writable: true, allowHalfOpen: true, onread: { buffer: readInto, callback } };
   const incoming: Incoming = { socket: new Socket(options as ConstructorParameters<typeof Socket>[0]), onBytes: undefined };
   return incoming;
 }

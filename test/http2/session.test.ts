@@ -281,6 +281,26 @@ test('a peer that says all, half-closes and reads then is answered', async (t) =
   await assertClean(t, made);
 });
 
+test('a peer that half-closes while its answers wait in several writes gets them all', async (t) => {
+  const made = await peer(t, { limits: { concurrentStreams: 1_000 }, onEnd: ({ stream }) => t.true(stream.sendWhole(new WholeAnswer(HEAD, Buffer.alloc(9_000), TRAILERS))) });
+  const { client, open } = made;
+  client.socket.pause();
+  client.send(PREFACE, settingsFrame([[Setting.initialWindowSize, 0x7fffffff]]), windowUpdateFrame(0, 0x7fff_0000 - 65_535));
+  let id = -1;
+  // One read for each: the first that the kernel does not take waits, and the others behind it.
+  while (open.held() < 30_000) {
+    client.send(request((id += 2), true));
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  const ended = new Promise<void>((resolve) => open.socket.once('end', () => resolve()));
+  client.socket.end();
+  await ended;
+  client.socket.resume();
+  await client.heard(isEnd(id));
+  await client.closed();
+  await assertClean(t, made);
+});
+
 test('padding counts as body for the windows and is not given to the reader (RFC 9113 §6.9.1)', async (t) => {
   const made = await peer(t, { onEnd: () => undefined });
   const padded = frame(FrameType.data, Flag.padded, 1, Buffer.concat([Buffer.from([255]), Buffer.from('x'), Buffer.alloc(255)]));

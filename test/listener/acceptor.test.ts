@@ -25,6 +25,7 @@ test('what comes over many connections is read into one buffer, each told what c
   const buffers = new Set<ArrayBufferLike>();
   const { path } = await listen(t, (incoming) => {
     heard.set(incoming, []);
+    incoming.socket.on('end', () => incoming.socket.end());
     incoming.onBytes = (bytes) => {
       buffers.add(bytes.buffer);
       heard.get(incoming)!.push(Buffer.from(bytes));
@@ -70,14 +71,18 @@ test('a socket that is paused is not read, and loses nothing', async (t) => {
   client.destroy();
 });
 
-test('a peer that goes is told as the end of its socket', async (t) => {
+test('a peer that says no more is told so, and can be answered still', async (t) => {
   const accepted = Promise.withResolvers<Incoming>();
   const { path } = await listen(t, (incoming) => accepted.resolve(incoming));
   const client = net.connect(path);
   const { socket } = await accepted.promise;
-  client.destroy();
+  client.end('question');
+  await once(socket, 'end');
+  t.true(socket.writable);
+  socket.end('answer');
+  const [heard] = (await once(client, 'data')) as [Buffer];
+  t.is(heard.toString(), 'answer');
   await once(socket, 'close');
-  t.true(socket.destroyed);
 });
 
 test('an accept that fails is told and nothing else', async (t) => {
