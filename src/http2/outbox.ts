@@ -11,6 +11,9 @@ const SHARED_BYTES = 96 * 1_024;
  */
 let shared = Buffer.allocUnsafeSlow(SHARED_BYTES);
 
+/** Whose `shared` is now: one connection may be written to while another one is read. */
+let owner: Outbox | undefined;
+
 /** What is written to one socket: what comes in one turn goes out in one write, and never two writes wait for the kernel. */
 export class Outbox {
   readonly #socket: Socket;
@@ -25,6 +28,8 @@ export class Outbox {
   #isCollecting = false;
   /** Bytes of `shared` that are this connection's, while it collects. */
   #collected = 0;
+  /** What a write that waits for the kernel keeps alive beyond its bytes: all of what was shared. */
+  #pinned = 0;
 
   /** `onFlushed` is called when something was written, and again when the kernel has taken it. */
   constructor(socket: Socket, onFlushed: () => void) {
@@ -39,11 +44,13 @@ export class Outbox {
 
   /** Bytes that the kernel has not taken, written or not, as they are in memory. */
   get unsent(): number {
-    return this.#bytes + this.#collected + this.#waiting.cost + (this.#socket.destroyed ? 0 : this.#socket.writableLength);
+    return this.#bytes + this.#collected + this.#waiting.cost + this.#pinned + (this.#socket.destroyed ? 0 : this.#socket.writableLength);
   }
 
   /** Until `flush` this connection is the only one that is written to: nothing of what is added needs a buffer of its own. */
   collect(): void {
+    if (owner !== undefined && owner !== this) return;
+    owner = this;
     this.#isCollecting = true;
   }
 
@@ -81,6 +88,7 @@ export class Outbox {
   flush(): void {
     this.#isFlushing = false;
     this.#isCollecting = false;
+    if (owner === this) owner = undefined;
     if (this.bytes === 0) return;
     if (!this.#socket.writable) return this.clear();
     if (this.#socket.writableLength > 0) this.#wait();
@@ -131,10 +139,13 @@ export class Outbox {
     this.#collected = 0;
     this.#socket.write(bytes, this.#takenBound);
     // The kernel has not taken all of it: it stays with whoever writes it.
-    if (this.#socket.writableLength > 0) shared = Buffer.allocUnsafeSlow(SHARED_BYTES);
+    if (this.#socket.writableLength === 0) return;
+    this.#pinned = SHARED_BYTES;
+    shared = Buffer.allocUnsafeSlow(SHARED_BYTES);
   }
 
   #taken(): void {
+    if (this.#socket.writableLength === 0) this.#pinned = 0;
     if (this.bytes > 0 && this.#socket.writableLength === 0) this.flush();
     else this.#onFlushed();
   }

@@ -8,7 +8,12 @@ import { FakeClock } from '../support/fake-clock.ts';
 import { CLIENT_SETTINGS, data, frame, grpcMessage, grpcRequest, headers, WireClient, WireEncoder, type Field } from '../support/http2-wire.ts';
 import { SessionServer, type Open } from '../support/session-server.ts';
 
-type Call = ServerCall<string>;
+/** Whose connection it is. */
+interface Me {
+  readonly name: string;
+}
+
+type Call = ServerCall<Me>;
 
 interface Made {
   readonly client: WireClient;
@@ -32,10 +37,11 @@ interface Options {
 
 const TOO_MANY: CallStatus = { code: Status.unavailable, details: 'too many' };
 
-async function serve(t: { teardown: (undo: () => void) => void }, methods: Record<string, Method<string>>, options: Options = {}): Promise<Made> {
+async function serve(t: { teardown: (undo: () => void) => void }, methods: Record<string, Method<Me>>, options: Options = {}): Promise<Made> {
+  const me: Me = { name: 'me' };
   const clock = new FakeClock();
   const [calls, closed, mistakes, refused]: [Call[], Call[], unknown[], string[]] = [[], [], [], []];
-  const grpc = new GrpcServer<string>({
+  const grpc = new GrpcServer<Me>({
     methods: new Map(Object.entries(methods)),
     messageBytes: 100_000,
     clock,
@@ -50,7 +56,7 @@ async function serve(t: { teardown: (undo: () => void) => void }, methods: Recor
     onRefused: (_, path, detail) => refused.push(`${path}: ${detail}`),
     onMistake: (error) => mistakes.push(error),
   });
-  const server = await SessionServer.open({ clock, reader: (stream, head) => grpc.request('me', stream, head), ...(options.room === undefined ? {} : { room: options.room }) });
+  const server = await SessionServer.open({ clock, reader: (stream, head) => grpc.request(me, stream, head), ...(options.room === undefined ? {} : { room: options.room }) });
   const accepted = server.next();
   const client = await WireClient.connect(server.path);
   t.teardown(() => {
@@ -74,8 +80,8 @@ async function serve(t: { teardown: (undo: () => void) => void }, methods: Recor
 
 const head = (id: number, path: string, more: readonly Field[] = [], endStream = false): Buffer => headers(id, new WireEncoder().block([...grpcRequest(path), ...more]), { endStream });
 const request = (id: number, path: string, text: string, more: readonly Field[] = []): Buffer => Buffer.concat([head(id, path, more), data(id, grpcMessage(Buffer.from(text)), true)]);
-const echo: Method<string> = { kind: 'unary', handle: (call, message) => call.answer(new Message(Buffer.from(message))) };
-const silent: Method<string> = { kind: 'server-stream', handle: () => undefined };
+const echo: Method<Me> = { kind: 'unary', handle: (call, message) => call.answer(new Message(Buffer.from(message))) };
+const silent: Method<Me> = { kind: 'server-stream', handle: () => undefined };
 
 async function assertClean(t: { is: (a: unknown, b: unknown, message?: string) => void }, { client, open, closed, calls, clock }: Made): Promise<void> {
   client.destroy();
@@ -156,7 +162,7 @@ test('a deadline ends a call that was not answered, in its time; one of years ne
 
 test('an exchange is answered one message after the other, and ends with its client', async (t) => {
   const handled: string[] = [];
-  const exchange: Method<string> = {
+  const exchange: Method<Me> = {
     kind: 'exchange',
     handle: (call, message) => {
       handled.push(message.toString());
@@ -173,7 +179,7 @@ test('an exchange is answered one message after the other, and ends with its cli
 });
 
 test('of an exchange 16 messages may wait; the next resets it, told once however many more there are', async (t) => {
-  const exchange: Method<string> = { kind: 'exchange', handle: () => undefined };
+  const exchange: Method<Me> = { kind: 'exchange', handle: () => undefined };
   const made = await serve(t, { '/a/x': exchange });
   made.client.send(PREFACE, CLIENT_SETTINGS, head(1, '/a/x'), data(1, Buffer.alloc(5 * 17)), head(3, '/a/x'), data(3, Buffer.alloc(5 * 3_000)));
   t.is(await made.ending(3), `reset ${Code.enhanceYourCalm}`);
@@ -184,7 +190,7 @@ test('of an exchange 16 messages may wait; the next resets it, told once however
 
 test('an exchange that asks too often ends', async (t) => {
   let left = 3;
-  const exchange: Method<string> = { kind: 'exchange', handle: (call) => void call.send(new Message(Buffer.from('x')), () => call.next()) };
+  const exchange: Method<Me> = { kind: 'exchange', handle: (call) => void call.send(new Message(Buffer.from('x')), () => call.next()) };
   const made = await serve(t, { '/a/x': exchange }, { admitNext: () => (left-- > 0 ? undefined : TOO_MANY) });
   made.client.send(PREFACE, CLIENT_SETTINGS, head(1, '/a/x'), data(1, Buffer.alloc(5 * 10)));
   t.is(await made.ending(1), '200 14 too%20many');
@@ -193,7 +199,7 @@ test('an exchange that asks too often ends', async (t) => {
 });
 
 test('an exchange whose last message is not complete is told so', async (t) => {
-  const exchange: Method<string> = { kind: 'exchange', handle: (call) => call.next() };
+  const exchange: Method<Me> = { kind: 'exchange', handle: (call) => call.next() };
   const made = await serve(t, { '/a/x': exchange });
   made.client.send(PREFACE, CLIENT_SETTINGS, head(1, '/a/x'), data(1, Buffer.alloc(8), true));
   t.regex(await made.ending(1), /^200 13 /);

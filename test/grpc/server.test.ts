@@ -9,7 +9,7 @@ import { SessionServer } from '../support/session-server.ts';
 
 // A published client, whose HTTP/2 is Node's: what it makes of the answers.
 
-const METHODS: Record<string, Method<undefined>> = {
+const METHODS: Record<string, Method<object>> = {
   '/t/echo': { kind: 'unary', handle: (call, message) => call.answer(new Message(Buffer.from(message))) },
   '/t/large': { kind: 'unary', handle: (call, message) => call.answer(new Message(Buffer.alloc(Number(message.toString()), 'x'))) },
   '/t/fault': { kind: 'unary', handle: () => { throw new CallFault(Status.notFound, 'nothing: "ä" 100%'); } },
@@ -24,11 +24,12 @@ const METHODS: Record<string, Method<undefined>> = {
 };
 
 async function connect(t: { teardown: (undo: () => void) => void }): Promise<{ client: Client; server: SessionServer }> {
-  const grpc = new GrpcServer<undefined>({
+  const grpc = new GrpcServer<object>({
     methods: new Map(Object.entries(METHODS)), messageBytes: 131_072, clock: new SystemClock(), admit: () => undefined, admitNext: () => undefined,
     noRoom: { code: Status.unavailable, details: 'no room' }, onNoRoom: () => undefined, onRefused: () => undefined, onMistake: (error) => { throw error; },
   });
-  const server = await SessionServer.open({ reader: (stream, head) => grpc.request(undefined, stream, head) });
+  const connection = {};
+  const server = await SessionServer.open({ reader: (stream, head) => grpc.request(connection, stream, head) });
   const client = new Client(`unix:${server.path}`, credentials.createInsecure(), { 'grpc.use_local_subchannel_pool': 1 });
   t.teardown(() => {
     client.close();

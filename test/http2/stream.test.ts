@@ -31,6 +31,12 @@ class Host implements StreamHost {
     this.written.push(Buffer.from(bytes));
   }
 
+  writeAnswer(answer: WholeAnswer, streamId: number): void {
+    const frames = Buffer.alloc(answer.length);
+    answer.writeFrames(frames, 0, streamId);
+    this.written.push(frames);
+  }
+
   earn(): void {}
 
   sent(): void {}

@@ -7,7 +7,11 @@ import { splitFrames } from '../support/http2-wire.ts';
 
 test('an answer is written for any stream, and no write changes another', (t) => {
   const answer = new WholeAnswer(Buffer.from('head'), Buffer.from('body'), Buffer.from('end'));
-  const [first, second] = [answer.framesFor(1), answer.framesFor(0x7ffffffd)];
+  const [first, second] = [Buffer.alloc(answer.length), Buffer.alloc(answer.length)];
+  const both = Buffer.alloc(2 * answer.length + 1);
+  for (const [at, id] of [[1, 1], [1 + answer.length, 0x7ffffffd]] as const) answer.writeFrames(both, at, id);
+  both.copy(first, 0, 1);
+  both.copy(second, 0, 1 + answer.length);
   for (const [bytes, id] of [[first, 1], [second, 0x7ffffffd]] as const) {
     t.deepEqual(splitFrames(bytes).frames.map(({ type, flags, streamId, payload }) => [type, flags, streamId, payload.toString()]), [
       [FrameType.headers, Flag.endHeaders, id, 'head'],

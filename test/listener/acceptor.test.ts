@@ -76,13 +76,15 @@ test('a peer that says no more is told so, and can be answered still', async (t)
   const { path } = await listen(t, (incoming) => accepted.resolve(incoming));
   const client = net.connect(path);
   const { socket } = await accepted.promise;
+  const closed = once(socket, 'close');
   client.end('question');
   await once(socket, 'end');
   t.true(socket.writable);
   socket.end('answer');
   const [heard] = (await once(client, 'data')) as [Buffer];
   t.is(heard.toString(), 'answer');
-  await once(socket, 'close');
+  await closed;
+  t.true(socket.destroyed);
 });
 
 test('an accept that fails is told and nothing else', async (t) => {
