@@ -43,9 +43,6 @@ const GIVE_BACK_BYTES = DEFAULT_WINDOW_BYTES >> 1;
 const FRAME_COST = 1;
 const RESET_COST = 4;
 
-/** What a request costs that was refused before it was complete. */
-const REFUSED_COST = 1;
-
 /** Of one connection; more than may be open at once. */
 const MOST_STOPPED = 1_024;
 
@@ -414,8 +411,7 @@ export class Session implements StreamHost {
     stream.remoteEnded = endStream;
     this.#streams.set(streamId, stream);
     stream.reader = this.#user.request(stream, head);
-    if (stream.isOver) this.#calm.spend(REFUSED_COST);
-    else if (endStream) this.#endOfRequest(stream);
+    if (endStream && !stream.isOver) this.#endOfRequest(stream);
   }
 
   #endOfRequest(stream: RequestStream): void {

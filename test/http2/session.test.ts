@@ -133,9 +133,12 @@ test('whoever is answered before having said all is told to stop, without an err
   await assertClean(t, made);
 });
 
-test('requests that are refused one after the other end the connection, like other frames that bring nothing forward (RFC 9113 §10.5)', async (t) => {
+test('requests that are answered at once pay for nothing else, and are not paid for (RFC 9113 §10.5)', async (t) => {
   const made = await peer(t, { onRequest: ({ stream }) => stream.sendFields(TRAILERS, true) });
-  made.client.send(PREFACE, CLIENT_SETTINGS, ...Array.from({ length: 1_200 }, (_, at) => request(2 * at + 1, true)));
+  made.client.send(PREFACE, CLIENT_SETTINGS, ...Array.from({ length: 1_500 }, (_, at) => request(2 * at + 1, true)));
+  await made.client.heard(isEnd(2_999));
+  t.deepEqual(made.open.faults, []);
+  made.client.send(...Array.from({ length: 1_100 }, () => ping()));
   t.is(codeOf(await made.client.heard(({ type }) => type === FrameType.goaway)), Code.enhanceYourCalm);
   await assertClean(t, made);
 });
@@ -341,4 +344,30 @@ test('a client whose HPACK table is smaller is told once that none is used (RFC 
   const blocks = made.client.frames.filter(({ type }) => type === FrameType.headers).map(({ payload }) => payload[0]);
   t.deepEqual(blocks, [0x20, TRAILERS[0], HEAD[0], TRAILERS[0]]);
   await assertClean(t, made);
+});
+
+test('what is put off is looked at when its turn comes, whatever comes meanwhile', async (t) => {
+  const server = await SessionServer.open({ reads: false });
+  const accepted = server.next();
+  const client = await WireClient.connect(server.path);
+  t.teardown(() => {
+    client.destroy();
+    server.close();
+  });
+  const { session, socket, served, held, closed } = await accepted;
+  t.true(session.defer(Buffer.concat([PREFACE, CLIENT_SETTINGS, request(1)])));
+  t.true(socket.isPaused());
+  t.false(session.defer(data(1, Buffer.from('ab'), true)));
+  t.is(served.length, 0);
+  t.true(held() > 100);
+  session.goOn();
+  await client.heard(isEnd(1));
+  t.false(socket.isPaused());
+  t.is(held(), 0);
+  t.true(session.defer(request(3, true)));
+  socket.destroy();
+  await closed;
+  session.goOn();
+  t.false(session.defer(Buffer.alloc(1)));
+  t.deepEqual([served.length, held()], [1, 0]);
 });
