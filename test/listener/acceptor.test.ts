@@ -1,10 +1,13 @@
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { descriptorOf, openKernel } from '../../src/kernel.ts';
 import { takeConnections, type Incoming } from '../../src/listener/acceptor.ts';
+
+const kernel = openKernel();
 
 async function listen(t: ExecutionContext, accept: (incoming: Incoming) => void): Promise<{ path: string; server: net.Server; errors: Error[] }> {
   const directory = mkdtempSync(join(tmpdir(), 'signet-acceptor-'));
@@ -12,7 +15,7 @@ async function listen(t: ExecutionContext, accept: (incoming: Incoming) => void)
   const server = net.createServer().listen(path);
   await once(server, 'listening');
   const errors: Error[] = [];
-  takeConnections(server, accept, (error) => errors.push(error));
+  takeConnections(server, (fd) => kernel.accept(fd), accept, (error) => errors.push(error));
   t.teardown(() => {
     server.close();
     rmSync(directory, { recursive: true });
@@ -95,5 +98,28 @@ test('an accept that fails is told and nothing else', async (t) => {
 });
 
 test('a server that does not listen has no connections to take', (t) => {
-  t.throws(() => takeConnections(net.createServer(), () => undefined, () => undefined), { instanceOf: TypeError });
+  t.throws(() => takeConnections(net.createServer(), () => undefined, () => undefined, () => undefined), { instanceOf: TypeError });
+});
+
+test('all that wait are accepted in one turn, and none of their descriptors is left to a child', async (t) => {
+  const turns: number[] = [];
+  let turn = 0;
+  const sockets: net.Socket[] = [];
+  const { path } = await listen(t, ({ socket }) => {
+    turns.push(turn);
+    sockets.push(socket);
+    socket.on('error', () => undefined);
+  });
+  // Nothing is accepted while this turn lasts: all of them wait.
+  const connecting = Array.from({ length: 40 }, () => net.connect(path));
+  t.teardown(() => [...connecting, ...sockets].forEach((socket) => socket.destroy()));
+  while (sockets.length < 40) {
+    await new Promise((resolve) => setImmediate(resolve));
+    turn += 1;
+  }
+  t.true(new Set(turns).size <= 2, `40 connections in ${new Set(turns).size} turns`);
+  for (const socket of sockets) {
+    const flags = /^flags:\t(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${descriptorOf(socket)}`, 'latin1'))?.[1];
+    t.is(Number.parseInt(flags ?? '', 8) & 0o2000000, 0o2000000, 'close-on-exec');
+  }
 });
