@@ -15,7 +15,7 @@ export interface Draft {
   readonly x509?: { readonly ttl?: number | undefined } | undefined;
   readonly jwt?: { readonly signer?: string | undefined; readonly transit?: object | undefined } | undefined;
   readonly clusterName?: string | undefined;
-  readonly kubernetes?: { readonly nodeName?: string | undefined } | undefined;
+  readonly kubernetes?: { readonly nodeName?: string | undefined; readonly kubeconfig?: string | undefined } | undefined;
   readonly authority?: DraftAuthority | undefined;
   readonly attestation?: DraftAttestation | undefined;
   readonly entries?: readonly (DraftEntry | undefined)[] | undefined;
@@ -29,6 +29,7 @@ interface DraftAuthority {
   readonly ttl?: number | undefined;
   readonly singleNode?: boolean | undefined;
   readonly files?: object | undefined;
+  readonly certManager?: { readonly roots?: readonly unknown[] | undefined } | undefined;
 }
 
 interface DraftVault {
@@ -60,6 +61,7 @@ export function brokenRules(draft: Draft, written: unknown): Problem[] {
     ...filesRule(draft, written),
     ...vaultRules(draft, written),
     ...stepCaRules(draft, written),
+    ...certManagerRules(draft, written),
     ...kubernetesRules(draft, written),
     ...entries.flatMap((entry, index) => (entry === undefined ? [] : entryRules(entry, ['entries', index], draft, written))),
     ...overlapRules(entries, written),
@@ -97,6 +99,9 @@ const VAULT_AUTH: Readonly<Record<string, readonly string[]>> = {
   token: ['tokenFile'],
 };
 
+/** The types above a node that can sign each leaf. */
+const SIGNS_LEAVES: ReadonlySet<string> = new Set(['vault', 'cert-manager']);
+
 function* vaultRules({ authority, jwt }: Draft, written: unknown): Iterable<Problem> {
   const at = (path: readonly Step[], allowed: string): Problem => ({ path: formatPath(path), found: show(valueAt(written, path)), allowed });
   const isThere = (...path: Step[]): boolean => valueAt(written, path) !== undefined;
@@ -112,10 +117,10 @@ function* vaultRules({ authority, jwt }: Draft, written: unknown): Iterable<Prob
     if (!isThere('authority', 'vault', 'auth', name)) yield at(['authority', 'vault', 'auth', name], `a value (with auth.method: ${auth?.method})`);
   }
   if (authority?.tier !== 'per-svid') return;
-  if (authority.type === 'vault' && jwt?.signer === 'node') {
+  if (SIGNS_LEAVES.has(authority.type ?? '') && jwt?.signer === 'node') {
     yield at(['jwt', 'signer'], 'transit, with authority.tier: per-svid: no key that signs is on the node then');
   }
-  if (authority.type !== undefined && authority.type !== 'vault') yield at(['authority', 'tier'], 'intermediate, unless authority.type is vault');
+  if (authority.type !== undefined && !SIGNS_LEAVES.has(authority.type)) yield at(['authority', 'tier'], 'intermediate, unless authority.type is vault or cert-manager');
   if (authority.type === 'vault' && pki !== undefined && !isThere('authority', 'vault', 'pki', 'role')) {
     yield at(['authority', 'vault', 'pki', 'role'], 'the role that leaves are signed by (with authority.tier: per-svid)');
   }
@@ -140,6 +145,24 @@ function* stepCaRules({ authority }: Draft, written: unknown): Iterable<Problem>
   }
 }
 
+/** The issuer, whom to believe, and a way to the API server. */
+function* certManagerRules({ authority, attestation, kubernetes }: Draft, written: unknown): Iterable<Problem> {
+  if (authority?.type === undefined) return;
+  const path = ['authority', 'certManager'];
+  const stands = valueAt(written, path);
+  const at = (where: readonly Step[], allowed: string): Problem => ({ path: formatPath(where), found: show(valueAt(written, where)), allowed });
+  if (authority.type !== 'cert-manager') {
+    if (stands !== undefined) yield at(path, 'nothing, unless authority.type is cert-manager');
+    return;
+  }
+  if (stands === undefined) yield at(path, 'the issuer and its roots: namespace, issuer, and roots or rootsConfigMap');
+  const isRooted = valueAt(written, [...path, 'rootsConfigMap']) !== undefined || (authority.certManager?.roots?.length ?? 1) > 0;
+  if (stands !== undefined && !isRooted) yield at([...path, 'roots'], 'the files with the trust anchors, or authority.certManager.rootsConfigMap');
+  if (attestation?.kubernetes?.enabled === false && kubernetes !== undefined && valueAt(written, ['kubernetes', 'kubeconfig']) === undefined) {
+    yield at(['kubernetes', 'kubeconfig'], 'the way to the API server (with authority.type: cert-manager), unless attestation.kubernetes.enabled is true');
+  }
+}
+
 /** What a node of a cluster has to be told, and what it must not be. */
 function* kubernetesRules({ trustDomain, attestation, authority, clusterName, kubernetes, entries }: Draft, written: unknown): Iterable<Problem> {
   const enabled = attestation?.kubernetes?.enabled;
@@ -151,7 +174,7 @@ function* kubernetesRules({ trustDomain, attestation, authority, clusterName, ku
     }
     if (authority?.type === 'embedded' && authority.singleNode === false) {
       const why = 'as many roots as nodes would share one trust domain; a cluster of one node says authority.singleNode: true';
-      yield report(['authority', 'type'], `files, vault or step-ca, with attestation.kubernetes: ${why}`);
+      yield report(['authority', 'type'], `files, vault, step-ca or cert-manager, with attestation.kubernetes: ${why}`);
     }
   }
   if (enabled === true && trustDomain !== undefined && valueAt(written, ['trust', 'publish', 'clusterTrustBundle']) === true) {

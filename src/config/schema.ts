@@ -7,6 +7,7 @@ import {
   TTL_RANGES,
   type AttestationConfig,
   type AuthorityConfig,
+  type CertManagerConfig,
   type Config,
   type JwtConfig,
   type KubernetesConfig,
@@ -21,9 +22,11 @@ import {
   readAuditPath,
   readCgroupRoot,
   readClusterName,
+  readConfigMapKey,
   readDataDir,
   readFile,
   readHost,
+  readKubernetesKind,
   readKubernetesName,
   readDnsName,
   readHint,
@@ -118,6 +121,25 @@ const STEP_CA_SCHEMA = requiredMapping({
   ),
 });
 
+const CERT_MANAGER_SCHEMA = requiredMapping({
+  namespace: required(leaf(readKubernetesName)),
+  issuer: required(
+    requiredMapping({
+      name: required(leaf(readKubernetesName)),
+      kind: optional(leaf(readKubernetesKind), 'Issuer'),
+      group: optional(leaf(readKubernetesName), 'cert-manager.io'),
+    }),
+  ),
+  roots: list(leaf(readFile), 'files'),
+  rootsConfigMap: optional(
+    requiredMapping({
+      namespace: optional(leaf(readKubernetesName)),
+      name: required(leaf(readKubernetesName)),
+      key: optional(leaf(readConfigMapKey), 'ca.crt'),
+    }),
+  ),
+});
+
 /** The keys of the file, the form of each value, and what holds where it is left out. Rules over several values: `rules.ts`. */
 export const CONFIG_SCHEMA = requiredMapping({
   trustDomain: required(leaf(readTrustDomain)),
@@ -152,7 +174,7 @@ export const CONFIG_SCHEMA = requiredMapping({
     propagation: optional(duration(TTL_RANGES.propagation), formatDuration(jwt.propagationMs)),
   }),
   authority: mapping({
-    type: optional(choice(['embedded', 'files', 'vault', 'step-ca']), authority.type),
+    type: optional(choice(['embedded', 'files', 'vault', 'step-ca', 'cert-manager']), authority.type),
     tier: optional(choice(['intermediate', 'per-svid']), authority.tier),
     ttl: optional(duration(TTL_RANGES.authority), formatDuration(authority.ttlMs)),
     singleNode: optional(flag, authority.singleNode),
@@ -160,6 +182,7 @@ export const CONFIG_SCHEMA = requiredMapping({
     acceptUnconstrainedCA: optional(flag, authority.acceptUnconstrainedCA),
     vault: optional(VAULT_SCHEMA),
     stepCa: optional(STEP_CA_SCHEMA),
+    certManager: optional(CERT_MANAGER_SCHEMA),
     files: optional(
       requiredMapping({
         certificate: required(leaf(readFile)),
@@ -271,13 +294,18 @@ function toJwt({ ttl, issuer, signer, transit, propagation }: ConfigFile['jwt'])
   return { ttlMs: ttl, issuer, signer, transit, propagationMs: propagation };
 }
 
-function toAuthority({ ttl, vault, stepCa, ...rest }: ConfigFile['authority']): AuthorityConfig {
-  return { ...rest, ttlMs: ttl, files: rest.files, vault: vault && toVault(vault), stepCa: stepCa && toStepCa(stepCa) };
+function toAuthority({ ttl, vault, stepCa, certManager, ...rest }: ConfigFile['authority']): AuthorityConfig {
+  const above = { vault: vault && toVault(vault), stepCa: stepCa && toStepCa(stepCa), certManager: certManager && toCertManager(certManager) };
+  return { ...rest, ttlMs: ttl, files: rest.files, ...above };
 }
 
 function toStepCa({ caFile, fingerprint, serverName, renew, provisioner, ...rest }: NonNullable<ConfigFile['authority']['stepCa']>): StepCaConfig {
   const { type, name, key, passwordFile, certificate } = provisioner;
   return { ...rest, caFile, fingerprint, serverName, renew: renew ?? type === 'x5c', provisioner: { type, name, key, passwordFile, certificate } };
+}
+
+function toCertManager({ namespace, issuer, roots, rootsConfigMap: map }: NonNullable<ConfigFile['authority']['certManager']>): CertManagerConfig {
+  return { namespace, issuer, roots, rootsConfigMap: map && { namespace: map.namespace ?? namespace, name: map.name, key: map.key } };
 }
 
 function toVault({ caFile, serverName, auth, pki, ...rest }: NonNullable<ConfigFile['authority']['vault']>): VaultConfig {
