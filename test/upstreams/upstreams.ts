@@ -5,6 +5,10 @@
  */
 import { Report } from './report.ts';
 import type { Step } from './step.ts';
+import { certManagerClients } from './steps/cert-manager-clients.ts';
+import { certManagerFaults } from './steps/cert-manager-faults.ts';
+import { certManagerOutage } from './steps/cert-manager-outage.ts';
+import { certManagerRotation } from './steps/cert-manager-rotation.ts';
 import { clients } from './steps/clients.ts';
 import { faults } from './steps/faults.ts';
 import { outage } from './steps/outage.ts';
@@ -24,6 +28,10 @@ const STEPS: Readonly<Record<string, Step>> = {
   'step-ca-rotation': rotationStepCa,
   'step-ca-clients': clientsStepCa,
   'step-ca-faults': faultsStepCa,
+  'cert-manager-outage': certManagerOutage,
+  'cert-manager-rotation': certManagerRotation,
+  'cert-manager-clients': certManagerClients,
+  'cert-manager-faults': certManagerFaults,
 };
 
 const chosen = process.argv.slice(2);

@@ -45,7 +45,7 @@ function isKnown({ title }: Proof): boolean {
   return title.includes('Python spiffe and java-spiffe');
 }
 
-interface Proof {
+export interface Proof {
   readonly title: string;
   readonly outcome: 'passed' | 'failed' | 'skipped';
   /** What the test said about its failure. */
@@ -53,7 +53,7 @@ interface Proof {
 }
 
 /** The tests of test/interop as they are, with this agent. */
-async function runInterop(socket: string): Promise<Proof[]> {
+export async function runInterop(socket: string): Promise<Proof[]> {
   const env = { SIGNET_INTEROP_SOCKET: socket, SIGNET_INTEROP_ID: idOf('interop') };
   const argv = [process.execPath, join(ROOT, 'node_modules/.bin/ava'), '--tap', '--timeout=2h', 'test/interop/interop.test.ts'];
   const text = await runProgram(argv, { env, cwd: ROOT, timeoutMs: TIMEOUT_MS }).catch((error: unknown) => {
@@ -68,7 +68,7 @@ async function runInterop(socket: string): Promise<Proof[]> {
 }
 
 /** Two clients prove mutual TLS together: that counts for both. */
-async function reportRow(report: Report, tier: Tier, name: string, proofs: readonly Proof[]): Promise<void> {
+export async function reportRow(report: Report, tier: Tier, name: string, proofs: readonly Proof[]): Promise<void> {
   const own = proofs.filter(({ title }) => title.split(': ')[0]?.split(' › ').at(-1)?.split(' and ').includes(name) === true);
   const skipped = own.find(({ outcome }) => outcome === 'skipped');
   if (own.length > 0 && own.every(({ outcome }) => outcome === 'skipped')) return report.skip(`${tier}: ${name}`, skipped?.title ?? '');
@@ -81,7 +81,7 @@ async function reportRow(report: Report, tier: Tier, name: string, proofs: reado
   });
 }
 
-async function verifyStrictly(socket: string): Promise<string> {
+export async function verifyStrictly(socket: string): Promise<string> {
   const directory = mkdtempSync(join(tmpdir(), 'signet-strict-'));
   const client = new WorkloadApiClient({ endpoint: `unix://${socket}` });
   try {
