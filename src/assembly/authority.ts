@@ -31,6 +31,8 @@ export interface Authority {
   onIssuerChange?(listener: (change: { readonly isReplaced: boolean }) => void): () => void;
   /** Calls `listener` when what failed to be signed is worth another attempt at once. */
   onRecover?(listener: () => void): () => void;
+  /** Somebody has a token whose key is not in the bundle; absent where asking for it does not help. */
+  askForKeys?(): void;
   /** Rotation by hand, where keys are on this node. */
   readonly orders?: AuthorityOrders;
   close(): Promise<void>;
@@ -47,8 +49,9 @@ export function stateDirectoryOf({ authority, dataDir, privateDir }: Config): st
  * @throws SignetError `state_refused`
  */
 export async function checkAuthority(config: Config, tools: RoomTools): Promise<void> {
-  const { type, tier, files, vault, stepCa, certManager } = config.authority;
+  const { type, tier, files, vault, stepCa, spire, certManager } = config.authority;
   if (type === 'embedded') return EmbeddedAuthority.check(embeddedOptions(config));
+  if (spire !== undefined) (await theSpire()).checkSpire(config, stateDirectoryOf(config));
   // Keys from before a restart are enough to go on with, whatever has become of the files.
   if (tier === 'intermediate' && NodeAuthority.check(nodeOptions(config), tools.clock.now())) return;
   if (files !== undefined) await FilesUpstream.check({ trustDomain: config.trustDomain, files }, { clock: tools.clock, ca: caTools(tools.random) });
@@ -74,6 +77,7 @@ type Opening = Omit<Authority, 'close'>;
 /** Loaded where it is needed: every node pays for what its agent has in memory. */
 const theVault = () => import('./vault-svids.ts');
 const theStepCa = () => import('./step-ca.ts');
+const theSpire = () => import('./spire.ts');
 const theCertManager = () => import('./cert-manager.ts');
 
 async function open(config: Config, kubernetes: KubernetesRooms | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
@@ -89,6 +93,7 @@ async function open(config: Config, kubernetes: KubernetesRooms | undefined, too
   }
   if (tier === 'per-svid' && type === 'cert-manager') return openCertManagerPerSvid(config, kubernetes, transit, tools, opened);
   if (tier === 'per-svid') return openPerSvid(config, client, transit, tools, opened);
+  if (type === 'spire') return openUnderSpire(config, tools, opened);
   const upstream = await openUpstream(config, client, kubernetes, tools, opened);
   const node = await NodeAuthority.open(nodeOptions(config), { ...tools, upstream });
   opened.defer(() => node.close());
@@ -113,10 +118,23 @@ async function openUpstream(config: Config, client: VaultClient | undefined, kub
     opened.defer(() => upstream.close());
     return upstream;
   }
-  if (vault === undefined || client === undefined) throw new SignetError('invalid_config', 'authority: none of files, vault and stepCa is set');
+  if (vault === undefined || client === undefined) throw new SignetError('invalid_config', 'authority: the section of its type is not set');
   const upstream = (await theVault()).vaultIntermediate(config.trustDomain, vault, client, tools);
   opened.defer(() => upstream.close());
   return upstream;
+}
+
+/** A node CA under a SPIRE server, whose bundle has the JWT keys of all nodes. */
+async function openUnderSpire(config: Config, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
+  const { spire } = config.authority;
+  if (spire === undefined) throw new SignetError('invalid_config', 'authority.spire is not set');
+  const { openSpire, shareJwtKeysBySpire } = await theSpire();
+  const { session, upstream } = await openSpire(config, spire, stateDirectoryOf(config), tools, opened);
+  const node = await NodeAuthority.open(nodeOptions(config), { ...tools, upstream });
+  opened.defer(() => node.close());
+  const { source, bundle, askForKeys } = shareJwtKeysBySpire(node, session, config, tools, opened);
+  const above = { onIssuerChange: node.onIssuerChange.bind(node), status: () => node.status(), orders: node.orders };
+  return { ...signersOn(node, source, bundle, config, tools), ...above, askForKeys };
 }
 
 /** No key that signs is on this node. */

@@ -45,7 +45,7 @@ export async function openRooms(config: Config, kubernetes: KubernetesRooms | un
   const { x509: x509Config, jwt: jwtConfig, limits } = config;
   const authority = await openAuthority(config, kubernetes, tools);
   const trust = new TrustStore(authority.bundle, events);
-  const unknownKeys = kubernetes === undefined ? undefined : new UnknownKeyWaits(trust, clock);
+  const unknownKeys = kubernetes === undefined && authority.askForKeys === undefined ? undefined : new UnknownKeyWaits(trust, clock, { onWait: () => authority.askForKeys?.() });
   const unix = new UnixAttestor({ path: config.attestation.unix.path, clock });
   const registry = kubernetes?.registry ?? new EntryRegistry(config.entries, config, clock, events);
   const attestation = new Attestation(kubernetes === undefined ? [unix] : [unix, kubernetes.attestor], kernel);

@@ -160,7 +160,7 @@ export const COMMANDS: Readonly<Record<string, Command>> = {
     usage: 'x509|jwt [options]',
     summary: 'make a successor of the key that signs, and publish it',
     details:
-      'It does not sign before it is activated. Where the root is not the agent\'s own (authority.type files, vault), the new\n' +
+      'It does not sign before it is activated. Where the root is not the agent\'s own (authority.type files, vault, spire), the new\n' +
       'root is added there instead.',
     options: AUTHORITY_OPTIONS,
     positionals: [1, 1],

@@ -77,14 +77,17 @@ export interface TransitConfig {
   readonly key: string;
 }
 
+/** The CAs that can sign, in the order of the documentation. */
+export const AUTHORITY_TYPES = ['embedded', 'files', 'vault', 'step-ca', 'spire', 'cert-manager'] as const;
+
 /** Who signs. */
 export interface AuthorityConfig {
   /**
    * `embedded`: an own root, kept in `dataDir`. `files`: a node CA under a CA whose certificate and key are in files. `vault`: under,
-   * or by, one of Vault's. `step-ca`: under a smallstep CA. `cert-manager`: under, or by, an issuer of the cluster's cert-manager. With
-   * `attestation.kubernetes` the default is refused unless `singleNode`.
+   * or by, one of Vault's. `step-ca`: under a smallstep CA. `spire`: under that of a SPIRE server. `cert-manager`: under, or by, an
+   * issuer of the cluster's cert-manager. With `attestation.kubernetes` the default is refused unless `singleNode`.
    */
-  readonly type: 'embedded' | 'files' | 'vault' | 'step-ca' | 'cert-manager';
+  readonly type: (typeof AUTHORITY_TYPES)[number];
   /**
    * `intermediate`: the CA above signs a CA of this node, which rides out an outage. `per-svid`: it signs each leaf, and no signing
    * key is on the node; for `vault` and `cert-manager` only. Default `intermediate`.
@@ -110,8 +113,36 @@ export interface AuthorityConfig {
   readonly vault: VaultConfig | undefined;
   /** Set exactly for `type: step-ca`. */
   readonly stepCa: StepCaConfig | undefined;
+  /** Set exactly for `type: spire`. */
+  readonly spire: SpireConfig | undefined;
   /** Set exactly for `type: cert-manager`. */
   readonly certManager: CertManagerConfig | undefined;
+}
+
+/** A SPIRE server, for which this node is a downstream server. */
+export interface SpireConfig {
+  /** Of its TCP endpoint: `spire-server.spire:8081`. */
+  readonly address: { readonly host: string; readonly port: number };
+  /** PEM file with its trust bundle, for the first contact: absolute. */
+  readonly bundleFile: string;
+  readonly attestation: SpireAttestationConfig;
+  /** How often bundle and entry are looked at; 1s to 1m. Default 5s, as SPIRE's agents do. */
+  readonly syncMs: number;
+}
+
+/** By which node attestor this node joins. Files are read again each time. */
+export interface SpireAttestationConfig {
+  readonly method: 'join_token' | 'x509pop' | 'k8s_psat';
+  /** `k8s_psat`: the name that the server's attestor has for this cluster. Not one that SPIRE agents use on the same nodes. */
+  readonly cluster: string | undefined;
+  /**
+   * `join_token`: the token. It is used once; what the node has got for it is kept in `privateDir`. `k8s_psat`: a projected token of
+   * the service account, for the audience of the server.
+   */
+  readonly tokenFile: string | undefined;
+  /** `x509pop`: the certificate with those between it and its root, and its key. Not those of a SPIRE agent. */
+  readonly certificate: string | undefined;
+  readonly key: string | undefined;
 }
 
 /** An issuer of the cluster's cert-manager. The API server is that of `kubernetes`. */
@@ -386,6 +417,7 @@ export const CONFIG_DEFAULTS: Omit<Config, 'trustDomain'> = deepFreeze({
     files: undefined,
     vault: undefined,
     stepCa: undefined,
+    spire: undefined,
     certManager: undefined,
   },
   attestation: { unix: { path: false }, kubernetes: { enabled: false, cgroupRoot: undefined, podTimeoutMs: 5 * SECOND } },
@@ -440,6 +472,7 @@ export const TTL_RANGES = {
   withdrawalDelay: { min: 0, max: HOUR },
   pod: { min: 100, max: MINUTE },
   propagation: { min: 0, max: MINUTE },
+  sync: { min: SECOND, max: MINUTE },
 } as const satisfies Record<string, Range>;
 
 /** The reasons are at the fields of `Limits`. */

@@ -2,6 +2,7 @@ import { areForgeable, BINDING_SELECTOR } from '../registration/rules/forgeable.
 import { trustDomainOf, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { isNarrowing, type Selector } from '../spiffe/selector.ts';
 import { clusterTrustBundleProblem } from '../trust/publish/cluster-trust-bundle.ts';
+import { AUTHORITY_TYPES } from './config.ts';
 import { formatDuration } from './duration.ts';
 import { hintClashes, repeatedEntries, type Ownership } from './overlap.ts';
 import { formatPath, show, type Problem, type Step } from './problems.ts';
@@ -26,6 +27,9 @@ interface DraftAuthority {
   readonly tier?: string | undefined;
   readonly vault?: DraftVault | undefined;
   readonly stepCa?: { readonly provisioner?: Readonly<Record<string, string | undefined>> | undefined } | undefined;
+  readonly spire?: { readonly attestation?: { readonly method?: string | undefined } | undefined } | undefined;
+  readonly nameConstraint?: string | undefined;
+  readonly acceptUnconstrainedCA?: boolean | undefined;
   readonly ttl?: number | undefined;
   readonly singleNode?: boolean | undefined;
   readonly files?: object | undefined;
@@ -58,9 +62,10 @@ export function brokenRules(draft: Draft, written: unknown): Problem[] {
   const entries = draft.entries ?? [];
   return [
     ...authorityRule(draft, written),
-    ...filesRule(draft, written),
+    ...sectionRules(draft, written),
     ...vaultRules(draft, written),
     ...stepCaRules(draft, written),
+    ...spireRules(draft, written),
     ...certManagerRules(draft, written),
     ...kubernetesRules(draft, written),
     ...entries.flatMap((entry, index) => (entry === undefined ? [] : entryRules(entry, ['entries', index], draft, written))),
@@ -78,15 +83,23 @@ function authorityRule({ x509, authority }: Draft, written: unknown): Problem[] 
   return [{ path: formatPath(path), found, allowed }];
 }
 
+/** What each type has in its section. Vault has rules of its own: it may sign tokens under any type. */
+const SECTIONS: Readonly<Record<string, { readonly section: string; readonly needs: string }>> = {
+  files: { section: 'files', needs: 'the files of the CA: certificate and key' },
+  'step-ca': { section: 'stepCa', needs: 'the smallstep CA: address, caFile or fingerprint, and provisioner' },
+  spire: { section: 'spire', needs: 'the SPIRE server: address, bundleFile and attestation' },
+  'cert-manager': { section: 'certManager', needs: 'the issuer and its roots: namespace, issuer, and roots or rootsConfigMap' },
+};
+
 /** The section that the type names is there, and no other. */
-function* filesRule({ authority }: Draft, written: unknown): Iterable<Problem> {
+function* sectionRules({ authority }: Draft, written: unknown): Iterable<Problem> {
   if (authority?.type === undefined) return;
-  const stands = valueAt(written, ['authority', 'files']);
-  if (authority.type === 'files' && stands === undefined) {
-    yield { path: 'authority.files', found: show(stands), allowed: 'the files of the CA: certificate and key' };
-  }
-  if (authority.type !== 'files' && stands !== undefined) {
-    yield { path: 'authority.files', found: show(stands), allowed: 'nothing, unless authority.type is files' };
+  for (const [type, { section, needs }] of Object.entries(SECTIONS)) {
+    const path = ['authority', section];
+    const stands = valueAt(written, path);
+    const isWanted = authority.type === type;
+    if (isWanted !== (stands === undefined)) continue;
+    yield { path: formatPath(path), found: show(stands), allowed: isWanted ? needs : `nothing, unless authority.type is ${type}` };
   }
 }
 
@@ -130,8 +143,6 @@ function* stepCaRules({ authority }: Draft, written: unknown): Iterable<Problem>
   const section = ['authority', 'stepCa'];
   const at = (path: readonly Step[], allowed: string): Problem => ({ path: formatPath([...section, ...path]), found: show(valueAt(written, [...section, ...path])), allowed });
   const isThere = (...path: Step[]): boolean => valueAt(written, [...section, ...path]) !== undefined;
-  if (authority?.type === 'step-ca' && !isThere()) yield at([], 'the smallstep CA: address, caFile or fingerprint, and provisioner');
-  if (authority?.type !== undefined && authority.type !== 'step-ca' && isThere()) yield at([], 'nothing, unless authority.type is step-ca');
   if (authority?.stepCa === undefined) return;
   if (!isThere('caFile') && !isThere('fingerprint')) yield at(['fingerprint'], 'the SHA-256 fingerprint of its root, or caFile: whoever answers first is not believed');
   if (isThere('caFile') && isThere('fingerprint')) yield at(['fingerprint'], 'nothing, beside caFile');
@@ -145,19 +156,30 @@ function* stepCaRules({ authority }: Draft, written: unknown): Iterable<Problem>
   }
 }
 
-/** The issuer, whom to believe, and a way to the API server. */
-function* certManagerRules({ authority, attestation, kubernetes }: Draft, written: unknown): Iterable<Problem> {
-  if (authority?.type === undefined) return;
-  const path = ['authority', 'certManager'];
-  const stands = valueAt(written, path);
-  const at = (where: readonly Step[], allowed: string): Problem => ({ path: formatPath(where), found: show(valueAt(written, where)), allowed });
-  if (authority.type !== 'cert-manager') {
-    if (stands !== undefined) yield at(path, 'nothing, unless authority.type is cert-manager');
-    return;
+/** What each node attestor needs. */
+const SPIRE_ATTESTATION: Readonly<Record<string, readonly string[]>> = { join_token: ['tokenFile'], x509pop: ['certificate', 'key'], k8s_psat: ['cluster', 'tokenFile'] };
+
+/** A SPIRE server signs CAs in one form only, and verifies tokens with the keys in its bundle. */
+function* spireRules({ authority, jwt }: Draft, written: unknown): Iterable<Problem> {
+  const at = (path: readonly Step[], allowed: string): Problem => ({ path: formatPath(path), found: show(valueAt(written, path)), allowed });
+  const isThere = (...path: Step[]): boolean => valueAt(written, path) !== undefined;
+  if (authority?.type !== 'spire') return;
+  const { method } = authority.spire?.attestation ?? {};
+  for (const name of SPIRE_ATTESTATION[method ?? ''] ?? []) {
+    if (!isThere('authority', 'spire', 'attestation', name)) yield at(['authority', 'spire', 'attestation', name], `a value (with attestation.method: ${method})`);
   }
-  if (stands === undefined) yield at(path, 'the issuer and its roots: namespace, issuer, and roots or rootsConfigMap');
+  if (authority.acceptUnconstrainedCA === false) yield at(['authority', 'acceptUnconstrainedCA'], 'true, with authority.type: spire: its CAs have no path length');
+  if (authority.nameConstraint === 'uri') yield at(['authority', 'nameConstraint'], 'none, with authority.type: spire: its CAs have no name constraint');
+  if (jwt?.signer === 'transit') yield at(['jwt', 'signer'], "node, with authority.type: spire: keys elsewhere are not in the server's bundle");
+}
+
+/** Whom to believe, and a way to the API server. */
+function* certManagerRules({ authority, attestation, kubernetes }: Draft, written: unknown): Iterable<Problem> {
+  if (authority?.type !== 'cert-manager') return;
+  const path = ['authority', 'certManager'];
+  const at = (where: readonly Step[], allowed: string): Problem => ({ path: formatPath(where), found: show(valueAt(written, where)), allowed });
   const isRooted = valueAt(written, [...path, 'rootsConfigMap']) !== undefined || (authority.certManager?.roots?.length ?? 1) > 0;
-  if (stands !== undefined && !isRooted) yield at([...path, 'roots'], 'the files with the trust anchors, or authority.certManager.rootsConfigMap');
+  if (valueAt(written, path) !== undefined && !isRooted) yield at([...path, 'roots'], 'the files with the trust anchors, or authority.certManager.rootsConfigMap');
   if (attestation?.kubernetes?.enabled === false && kubernetes !== undefined && valueAt(written, ['kubernetes', 'kubeconfig']) === undefined) {
     yield at(['kubernetes', 'kubeconfig'], 'the way to the API server (with authority.type: cert-manager), unless attestation.kubernetes.enabled is true');
   }
@@ -174,7 +196,8 @@ function* kubernetesRules({ trustDomain, attestation, authority, clusterName, ku
     }
     if (authority?.type === 'embedded' && authority.singleNode === false) {
       const why = 'as many roots as nodes would share one trust domain; a cluster of one node says authority.singleNode: true';
-      yield report(['authority', 'type'], `files, vault, step-ca or cert-manager, with attestation.kubernetes: ${why}`);
+      const others = AUTHORITY_TYPES.filter((type) => type !== 'embedded').join(', ');
+      yield report(['authority', 'type'], `one of ${others}, with attestation.kubernetes: ${why}`);
     }
   }
   if (enabled === true && trustDomain !== undefined && valueAt(written, ['trust', 'publish', 'clusterTrustBundle']) === true) {

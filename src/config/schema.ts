@@ -2,6 +2,7 @@ import { optional } from 'valibot';
 import type { LogLevel } from '../log.ts';
 import { KEY_TYPES } from '../spiffe/key-type.ts';
 import {
+  AUTHORITY_TYPES,
   CONFIG_DEFAULTS,
   LIMIT_RANGES,
   TTL_RANGES,
@@ -12,6 +13,7 @@ import {
   type JwtConfig,
   type KubernetesConfig,
   type Limits,
+  type SpireConfig,
   type StepCaConfig,
   type TrustConfig,
   type VaultConfig,
@@ -30,6 +32,7 @@ import {
   readKubernetesName,
   readDnsName,
   readHint,
+  readHostAndPort,
   readIssuer,
   readSelector,
   readSha256,
@@ -121,6 +124,21 @@ const STEP_CA_SCHEMA = requiredMapping({
   ),
 });
 
+const SPIRE_SCHEMA = requiredMapping({
+  address: required(leaf(readHostAndPort)),
+  bundleFile: required(leaf(readFile)),
+  attestation: required(
+    requiredMapping({
+      method: required(choice(['join_token', 'x509pop', 'k8s_psat'])),
+      cluster: optional(leaf(readClusterName)),
+      tokenFile: optional(leaf(readFile)),
+      certificate: optional(leaf(readFile)),
+      key: optional(leaf(readFile)),
+    }),
+  ),
+  sync: optional(duration(TTL_RANGES.sync), '5s'),
+});
+
 const CERT_MANAGER_SCHEMA = requiredMapping({
   namespace: required(leaf(readKubernetesName)),
   issuer: required(
@@ -174,7 +192,7 @@ export const CONFIG_SCHEMA = requiredMapping({
     propagation: optional(duration(TTL_RANGES.propagation), formatDuration(jwt.propagationMs)),
   }),
   authority: mapping({
-    type: optional(choice(['embedded', 'files', 'vault', 'step-ca', 'cert-manager']), authority.type),
+    type: optional(choice(AUTHORITY_TYPES), authority.type),
     tier: optional(choice(['intermediate', 'per-svid']), authority.tier),
     ttl: optional(duration(TTL_RANGES.authority), formatDuration(authority.ttlMs)),
     singleNode: optional(flag, authority.singleNode),
@@ -182,6 +200,7 @@ export const CONFIG_SCHEMA = requiredMapping({
     acceptUnconstrainedCA: optional(flag, authority.acceptUnconstrainedCA),
     vault: optional(VAULT_SCHEMA),
     stepCa: optional(STEP_CA_SCHEMA),
+    spire: optional(SPIRE_SCHEMA),
     certManager: optional(CERT_MANAGER_SCHEMA),
     files: optional(
       requiredMapping({
@@ -294,14 +313,25 @@ function toJwt({ ttl, issuer, signer, transit, propagation }: ConfigFile['jwt'])
   return { ttlMs: ttl, issuer, signer, transit, propagationMs: propagation };
 }
 
-function toAuthority({ ttl, vault, stepCa, certManager, ...rest }: ConfigFile['authority']): AuthorityConfig {
-  const above = { vault: vault && toVault(vault), stepCa: stepCa && toStepCa(stepCa), certManager: certManager && toCertManager(certManager) };
-  return { ...rest, ttlMs: ttl, files: rest.files, ...above };
+function toAuthority({ ttl, vault, stepCa, spire, certManager, ...rest }: ConfigFile['authority']): AuthorityConfig {
+  return {
+    ...rest,
+    ttlMs: ttl,
+    files: rest.files,
+    vault: vault && toVault(vault),
+    stepCa: stepCa && toStepCa(stepCa),
+    spire: spire && toSpire(spire),
+    certManager: certManager && toCertManager(certManager),
+  };
 }
 
 function toStepCa({ caFile, fingerprint, serverName, renew, provisioner, ...rest }: NonNullable<ConfigFile['authority']['stepCa']>): StepCaConfig {
   const { type, name, key, passwordFile, certificate } = provisioner;
   return { ...rest, caFile, fingerprint, serverName, renew: renew ?? type === 'x5c', provisioner: { type, name, key, passwordFile, certificate } };
+}
+
+function toSpire({ sync, attestation: { method, cluster, tokenFile, certificate, key }, ...rest }: NonNullable<ConfigFile['authority']['spire']>): SpireConfig {
+  return { ...rest, attestation: { method, cluster, tokenFile, certificate, key }, syncMs: sync };
 }
 
 function toCertManager({ namespace, issuer, roots, rootsConfigMap: map }: NonNullable<ConfigFile['authority']['certManager']>): CertManagerConfig {

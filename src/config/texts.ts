@@ -129,6 +129,17 @@ export function readAddress(input: unknown): { readonly host: string; readonly p
   return { host, port };
 }
 
+/** A host (a name or an address) and a port to connect to. */
+export function readHostAndPort(input: unknown): { readonly host: string; readonly port: number } {
+  const what = 'a host and a port such as spire-server.example.org:8081 or [2001:db8::1]:8081';
+  const [, bracketed, plain, digits = ''] = /^(?:\[([0-9a-fA-F:.]+)\]|([a-z0-9.-]+)):([0-9]{1,5})$/.exec(textOf(input, what)) ?? [];
+  const host = bracketed ?? plain ?? '';
+  const isName = host.length <= LONGEST_DNS_NAME && host.split('.').every((label) => DNS_LABEL.test(label));
+  const port = Number(digits);
+  if ((bracketed === undefined ? !isName : isIP(host) !== 6) || port < 1 || port > 65_535) throw new Refused(what);
+  return { host, port };
+}
+
 /** Where a Vault server is. Tokens and keys go there, so that only the own machine may be asked in the clear. */
 export function readVaultAddress(input: unknown): string {
   const what = 'an https URL such as https://vault.example.org:8200 (http on 127.0.0.1, ::1 and localhost only)';

@@ -5,7 +5,7 @@ import type { HeaderField } from '../http2/hpack.ts';
 import type { RequestHead } from '../http2/request-head.ts';
 import type { RequestReader, RequestStream } from '../http2/stream.ts';
 import type { Message } from './message.ts';
-import { MessageReader } from './message-reader.ts';
+import { isOneMessage, MessageReader, PREFIX_BYTES } from './message-reader.ts';
 import { CallFault, OK_TRAILERS, RESPONSE_HEAD, Status, trailersOf, trailersOnly, type CallStatus } from './status.ts';
 import { readTimeout } from './timeout.ts';
 
@@ -41,10 +41,18 @@ export interface CallOptions {
   /** Told of whatever a method throws that is no fault of the caller. */
   readonly onMistake: (error: unknown) => void;
   /** Told why a call ends that its caller has made in a way that is not allowed. */
-  readonly onRefused: (detail: string) => void;
+  readonly onRefused: (detail: string, path: string) => void;
   /** How a call ends whose answer would have to wait for its reader, and has no room to do so; and who is told. */
   readonly noRoom: CallStatus;
-  readonly onNoRoom: () => void;
+  readonly onNoRoom: (path: string) => void;
+}
+
+/** Who counts calls. */
+export interface CallWatcher<C> {
+  /** The request is complete. */
+  arrived(call: ServerCall<C>): void;
+  /** The call is over on both sides, or its connection is closed. Told once. */
+  closed(call: ServerCall<C>): void;
 }
 
 /** One call, on the server's side. `C`: whose connection it came over. Without a method it is only to be refused. */
@@ -53,18 +61,19 @@ export class ServerCall<C> implements RequestReader {
   /** As it was asked for, up to 256 characters. */
   readonly path: string;
   readonly kind: MethodKind;
-  /** Asked once the request is complete. */
-  onArrived: (() => void) | undefined;
+  /** Told of this call's stages. Set before anything has come of the request. */
+  watcher: CallWatcher<C> | undefined;
   readonly #stream: RequestStream;
   #fields: readonly HeaderField[];
   readonly #headBytes: number;
   readonly #method: Method<C> | undefined;
   readonly #options: CallOptions;
-  readonly #messages: MessageReader;
+  /** Made when a message comes in pieces, or several in one. */
+  #messages: MessageReader | undefined;
   #closedListeners: (() => void)[] | undefined;
   #request: Buffer | undefined;
   #kept = 0;
-  #waiting: Buffer[] = [];
+  #waiting = NO_MESSAGES;
   #hasBegun = false;
   #hasArrived = false;
   #hasHead = false;
@@ -80,7 +89,6 @@ export class ServerCall<C> implements RequestReader {
     this.#headBytes = sizeOf(head.fields);
     this.#method = method;
     this.#options = options;
-    this.#messages = new MessageReader(options.messageBytes);
     if (this.#headBytes > 0) this.#account();
   }
 
@@ -135,40 +143,60 @@ export class ServerCall<C> implements RequestReader {
 
   data(chunk: Buffer, isLast: boolean): void {
     if (!this.#stream.isWritable) return;
-    this.#guarded(() => {
-      for (const message of this.#messages.read(chunk)) {
-        if (this.isOver) return;
-        if (this.kind === 'exchange') this.#queue(message);
-        else if (this.#request === undefined) this.#request = isLast ? message : ownCopy(message);
-        else throw new CallFault(Status.unimplemented, `Received a second request message for method ${shown(this.path)}`);
-      }
-    });
+    try {
+      this.#take(chunk, isLast);
+    } catch (error) {
+      this.#fail(error);
+    }
     this.#account();
   }
 
   end(): void {
     this.#hasArrived = true;
-    this.onArrived?.();
+    this.watcher?.arrived(this);
     if (!this.#stream.isWritable) return;
-    this.#guarded(() => {
-      if (this.kind === 'exchange') return this.#takeOne();
-      const request = this.#request;
-      if (request === undefined || this.#messages.bytes > 0) {
-        throw new CallFault(Status.unimplemented, `Received no request message for method ${shown(this.path)}`);
-      }
-      this.#request = undefined;
-      const timeout = this.#timeout();
-      this.#begin(request);
-      this.#limit(timeout);
-      this.#account();
-    });
+    try {
+      this.#endOfRequest();
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   closed(): void {
     this.#letGo();
+    this.watcher?.closed(this);
+    this.watcher = undefined;
     const listeners = this.#closedListeners;
     this.#closedListeners = undefined;
     if (listeners !== undefined) for (const listener of listeners) listener();
+  }
+
+  #take(chunk: Buffer, isLast: boolean): void {
+    const { messageBytes } = this.#options;
+    if (this.#messages === undefined && this.#request === undefined && this.kind !== 'exchange' && isOneMessage(chunk, messageBytes)) {
+      const message = chunk.subarray(PREFIX_BYTES);
+      this.#request = isLast ? message : ownCopy(message);
+      return;
+    }
+    for (const message of (this.#messages ??= new MessageReader(messageBytes)).read(chunk)) {
+      if (this.isOver) return;
+      if (this.kind === 'exchange') this.#queue(message);
+      else if (this.#request === undefined) this.#request = isLast ? message : ownCopy(message);
+      else throw new CallFault(Status.unimplemented, `Received a second request message for method ${shown(this.path)}`);
+    }
+  }
+
+  #endOfRequest(): void {
+    if (this.kind === 'exchange') return this.#takeOne();
+    const request = this.#request;
+    if (request === undefined || (this.#messages?.bytes ?? 0) > 0) {
+      throw new CallFault(Status.unimplemented, `Received no request message for method ${shown(this.path)}`);
+    }
+    this.#request = undefined;
+    const timeout = this.#timeout();
+    this.#begin(request);
+    this.#limit(timeout);
+    this.#account();
   }
 
   /** Nothing is asked any more. What was kept of the request must not wait for the answer to be read. */
@@ -176,13 +204,13 @@ export class ServerCall<C> implements RequestReader {
     this.#alarm?.cancel();
     this.#fields = NONE;
     this.#request = undefined;
-    this.#waiting = [];
-    this.#messages.clear();
+    this.#waiting = NO_MESSAGES;
+    this.#messages?.clear();
   }
 
   /** Its owner has too much that is not read. */
   #noRoom(): void {
-    this.#options.onNoRoom();
+    this.#options.onNoRoom(this.path);
     this.refuse(this.#options.noRoom);
   }
 
@@ -194,9 +222,10 @@ export class ServerCall<C> implements RequestReader {
 
   #queue(message: Buffer): void {
     if (this.#waiting.length >= MOST_WAITING) {
-      this.#options.onRefused(`more than ${MOST_WAITING} messages of one call at once`);
+      this.#options.onRefused(`more than ${MOST_WAITING} messages of one call at once`, this.path);
       return this.#stream.reset(Code.enhanceYourCalm);
     }
+    if (this.#waiting === NO_MESSAGES) this.#waiting = [];
     this.#waiting.push(ownCopy(message));
     if (!this.#hasBegun) this.#limit(this.#timeout());
     this.#takeOne();
@@ -205,29 +234,29 @@ export class ServerCall<C> implements RequestReader {
   /** In an exchange messages are answered one after the other. */
   #takeOne(): void {
     if (this.#isTaking || this.isOver) return;
-    const message = this.#waiting.shift();
+    const message = this.#waiting === NO_MESSAGES ? undefined : this.#waiting.shift();
     if (message === undefined) {
       if (!this.#hasArrived) return;
-      if (this.#messages.bytes === 0) return this.finish();
+      if ((this.#messages?.bytes ?? 0) === 0) return this.finish();
       return this.refuse({ code: Status.internal, details: 'the last request is not complete' });
     }
     this.#isTaking = true;
-    this.#guarded(() => this.#begin(message));
+    try {
+      this.#begin(message);
+    } catch (error) {
+      this.#fail(error);
+    }
     this.#account();
   }
 
   /** A call ends with whatever is thrown in it; its connection goes on. */
-  #guarded(step: () => void): void {
-    try {
-      step();
-    } catch (error) {
-      if (error instanceof CallFault) {
-        this.#options.onRefused(error.message);
-        return this.refuse(error.status);
-      }
-      this.#options.onMistake(error);
-      this.refuse({ code: Status.unavailable, details: 'the agent could not answer' });
+  #fail(error: unknown): void {
+    if (error instanceof CallFault) {
+      this.#options.onRefused(error.message, this.path);
+      return this.refuse(error.status);
     }
+    this.#options.onMistake(error);
+    this.refuse({ code: Status.unavailable, details: 'the agent could not answer' });
   }
 
   #timeout(): number | undefined {
@@ -244,7 +273,7 @@ export class ServerCall<C> implements RequestReader {
   }
 
   #account(): void {
-    let kept = this.#messages.bytes;
+    let kept = this.#messages?.bytes ?? 0;
     if (this.#fields !== NONE) kept += this.#headBytes;
     if (this.#request !== undefined) kept += this.#request.length;
     for (const { length } of this.#waiting) kept += length;
@@ -253,12 +282,13 @@ export class ServerCall<C> implements RequestReader {
       this.#kept = kept;
       return;
     }
-    this.#options.onRefused('more bytes of unfinished requests than one owner may have');
+    this.#options.onRefused('more bytes of unfinished requests than one owner may have', this.path);
     this.#stream.reset(Code.enhanceYourCalm);
   }
 }
 
 const NONE: readonly HeaderField[] = [];
+const NO_MESSAGES: Buffer[] = [];
 
 /** What a list of fields counts as: nothing where it is small. */
 function sizeOf(fields: readonly HeaderField[]): number {

@@ -1,7 +1,13 @@
 import { Gather } from '../http2/gather.ts';
 import { CallFault, Status } from './status.ts';
 
-const PREFIX_BYTES = 5;
+/** A flag and the length (gRPC over HTTP/2, Length-Prefixed-Message). */
+export const PREFIX_BYTES = 5;
+
+/** True when `chunk` is one whole message that is neither compressed nor too long, as nearly every request is. */
+export function isOneMessage(chunk: Buffer, maxBytes: number): boolean {
+  return chunk.length >= PREFIX_BYTES && chunk[0] === 0 && chunk.length - PREFIX_BYTES <= maxBytes && chunk.readUInt32BE(1) === chunk.length - PREFIX_BYTES;
+}
 
 /** Takes a request body apart into its messages, and keeps no more of it than one unfinished message. */
 export class MessageReader {

@@ -25,23 +25,39 @@ const UNSUPPORTED_MEDIA_TYPE = httpStatus(415);
 const METHOD_NOT_ALLOWED = httpStatus(405);
 
 /** gRPC over HTTP/2, of which a connection is the caller's part (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md). */
-export class GrpcServer<C> {
+export class GrpcServer<C extends object> {
   readonly #options: ServerOptions<C>;
+  /** The same for all calls of a connection. */
+  readonly #callOptions = new WeakMap<C, CallOptions>();
+
   constructor(options: ServerOptions<C>) {
     this.#options = options;
   }
 
   /** A request has come over `connection`. */
   request(connection: C, stream: RequestStream, head: RequestHead): RequestReader {
-    const { methods, messageBytes, clock, onMistake, onRefused, noRoom, onNoRoom } = this.#options;
-    const options: CallOptions = { messageBytes, clock, onMistake, onRefused: (detail) => onRefused(connection, shown(head.path), detail), noRoom, onNoRoom: () => onNoRoom(connection, shown(head.path)) };
-    const call = new ServerCall(stream, head, methods.get(head.path), connection, options);
+    const method = this.#options.methods.get(head.path);
+    const call = new ServerCall(stream, head, method, connection, this.#callOptionsOf(connection));
     const refused = this.#options.admit(call);
     if (refused !== undefined) stream.sendFields(trailersOnly(refused), true);
     else if (head.method !== 'POST') stream.sendFields(METHOD_NOT_ALLOWED, true);
     else if (!isGrpc(call.metadata('content-type'))) stream.sendFields(UNSUPPORTED_MEDIA_TYPE, true);
-    else if (!methods.has(head.path)) stream.sendFields(trailersOnly(unimplemented(head.path)), true);
+    else if (method === undefined) stream.sendFields(trailersOnly(unimplemented(head.path)), true);
     return call;
+  }
+
+  #callOptionsOf(connection: C): CallOptions {
+    let options = this.#callOptions.get(connection);
+    if (options === undefined) {
+      const { messageBytes, clock, onMistake, onRefused, noRoom, onNoRoom } = this.#options;
+      options = {
+        messageBytes, clock, onMistake, noRoom,
+        onRefused: (detail, path) => onRefused(connection, path, detail),
+        onNoRoom: (path) => onNoRoom(connection, path),
+      };
+      this.#callOptions.set(connection, options);
+    }
+    return options;
   }
 }
 

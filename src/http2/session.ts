@@ -14,6 +14,7 @@ import { Outbox } from './outbox.ts';
 import { describeOpening } from './opening.ts';
 import { checkTrailers, readRequestHead, type RequestHead } from './request-head.ts';
 import { RequestStream, type RequestReader, type StreamHost } from './stream.ts';
+import type { WholeAnswer } from './whole-answer.ts';
 
 export interface SessionLimits {
   /** Announced as SETTINGS_MAX_CONCURRENT_STREAMS. */
@@ -133,6 +134,11 @@ export class Session implements StreamHost {
     if (!this.#isParsing) this.#outbox.flushSoon();
   }
 
+  writeAnswer(answer: WholeAnswer, streamId: number): void {
+    this.#outbox.addAnswer(answer, streamId);
+    if (!this.#isParsing) this.#outbox.flushSoon();
+  }
+
   /** Outside of a read: all the connections of an owner may be written to in one turn, and share the room that is taken until then. */
   sent(): void {
     if (!this.#isParsing) this.#outbox.flush();
@@ -188,6 +194,7 @@ export class Session implements StreamHost {
   #parse(chunk: Buffer | undefined): void {
     const bytes = chunk ?? this.#rest.view;
     this.#isParsing = true;
+    this.#outbox.collect();
     try {
       const at = this.#isOpened ? this.#readFrames(bytes, 0) : this.#readOpening(bytes);
       if (this.#isOver) return;
@@ -270,6 +277,7 @@ export class Session implements StreamHost {
   #mustWait(): boolean {
     if (this.#outbox.bytes < HIGH_WATER_BYTES) return false;
     this.#outbox.flush();
+    this.#outbox.collect();
     return this.#outbox.unsent >= HIGH_WATER_BYTES;
   }
 

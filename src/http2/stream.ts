@@ -23,6 +23,7 @@ export interface StreamHost {
   /** So many bytes of what waited were sent, or are not to be sent any more. */
   unqueue(bytes: number): void;
   write(bytes: Buffer): void;
+  writeAnswer(answer: WholeAnswer, streamId: number): void;
   /** A message was written: what its reader says to it is paid for. */
   earn(): void;
   /** What is to be sent in this turn of the event loop has been written. */
@@ -65,7 +66,7 @@ export class RequestStream {
   /** Bytes of body that came, and what they must come to. */
   bodyBytes = 0;
   contentLength: number | undefined;
-  #pieces: Piece[] = [];
+  #pieces: Piece[] | undefined;
   #isEnding = false;
   #isClosed = false;
   #kept = 0;
@@ -121,13 +122,13 @@ export class RequestStream {
   sendWhole(answer: WholeAnswer): boolean {
     if (!this.isWritable) return true;
     const { bodyBytes } = answer;
-    const fits = this.#pieces.length === 0 && bodyBytes <= this.sendWindow && bodyBytes <= this.#host.sendWindow;
+    const fits = this.#pieces === undefined && bodyBytes <= this.sendWindow && bodyBytes <= this.#host.sendWindow;
     if (!fits || !answer.isOneFrame || this.#host.owesResize) return this.#sendInPieces(answer);
     this.#host.earn();
     this.#isEnding = true;
     this.sendWindow -= bodyBytes;
     this.#host.sendWindow -= bodyBytes;
-    this.#host.write(answer.framesFor(this.id));
+    this.#host.writeAnswer(answer, this.id);
     this.#host.answered(this);
     return true;
   }
@@ -149,10 +150,11 @@ export class RequestStream {
 
   /** Sends what the windows have room for now. */
   pump(): void {
-    while (this.#pieces.length > 0 && !this.isOver) {
+    while (this.#pieces !== undefined && !this.isOver) {
       const [piece] = this.#pieces;
       if (piece === undefined || !this.#advance(piece)) return;
       this.#pieces.shift();
+      if (this.#pieces.length === 0) this.#pieces = undefined;
       piece.done?.();
       if (piece.end) this.#host.answered(this);
     }
@@ -162,8 +164,8 @@ export class RequestStream {
   finish(): void {
     if (this.isOver) return;
     this.isOver = true;
-    for (const piece of this.#pieces) if (piece.type === FrameType.data) this.#host.unqueue(piece.bytes.length - piece.at);
-    this.#pieces = [];
+    for (const piece of this.#pieces ?? []) if (piece.type === FrameType.data) this.#host.unqueue(piece.bytes.length - piece.at);
+    this.#pieces = undefined;
     if (this.#kept !== 0) this.#host.keep(-this.#kept);
     this.#kept = 0;
   }
@@ -183,8 +185,9 @@ export class RequestStream {
   }
 
   #send(piece: Piece): void {
-    this.#pieces.push(piece);
-    if (this.#pieces.length === 1) this.pump();
+    if (this.#pieces !== undefined) return void this.#pieces.push(piece);
+    this.#pieces = [piece];
+    this.pump();
   }
 
   /** True when all of `piece` has been written. */

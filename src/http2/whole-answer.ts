@@ -1,4 +1,4 @@
-import { Flag, frameOf, FrameType, MAX_FRAME_BYTES } from './frames.ts';
+import { Flag, FRAME_HEADER_BYTES, frameOf, FrameType, MAX_FRAME_BYTES } from './frames.ts';
 
 const STREAM_ID_AT = 5;
 
@@ -24,16 +24,19 @@ export class WholeAnswer {
     return this.body.length <= MAX_FRAME_BYTES;
   }
 
-  /** HEADERS, DATA and the HEADERS with the trailers. */
-  framesFor(streamId: number): Buffer {
+  /** How many bytes its frames have. */
+  get length(): number {
+    return (this.#frames ??= this.#encode()).length;
+  }
+
+  /** Writes HEADERS, DATA and the HEADERS with the trailers, for a stream, to `target` at `at`. */
+  writeFrames(target: Buffer, at: number, streamId: number): void {
     const frames = (this.#frames ??= this.#encode());
-    const out = Buffer.allocUnsafe(frames.length);
-    frames.copy(out);
-    const second = 9 + this.head.length;
-    out.writeUInt32BE(streamId, STREAM_ID_AT);
-    out.writeUInt32BE(streamId, second + STREAM_ID_AT);
-    out.writeUInt32BE(streamId, second + 9 + this.body.length + STREAM_ID_AT);
-    return out;
+    frames.copy(target, at);
+    const data = at + FRAME_HEADER_BYTES + this.head.length;
+    target.writeUInt32BE(streamId, at + STREAM_ID_AT);
+    target.writeUInt32BE(streamId, data + STREAM_ID_AT);
+    target.writeUInt32BE(streamId, data + FRAME_HEADER_BYTES + this.body.length + STREAM_ID_AT);
   }
 
   #encode(): Buffer {

@@ -27,7 +27,14 @@ export class Connection {
   #alarm: Alarm | undefined;
   #lookMs = FIRST_LOOK_MS;
   #acceptedAt: number | undefined;
-  #known: boolean | undefined;
+  #drained: boolean | undefined;
+  #exited: boolean | undefined;
+  #isForgetting = false;
+  readonly #forget = (): void => {
+    this.#isForgetting = false;
+    this.#drained = undefined;
+    this.#exited = undefined;
+  };
 
   /** @param acceptedAt in monotonic milliseconds. */
   constructor(caller: Caller, socket: Socket, kernel: Kernel, clock: Clock, acceptedAt: number) {
@@ -49,13 +56,16 @@ export class Connection {
    * a connection, written in one turn, do not take each other's bytes for a reader that has stopped.
    */
   get isDrained(): boolean {
-    if (this.#known === undefined) {
-      this.#known = this.#unread() === 0;
-      setImmediate(() => {
-        this.#known = undefined;
-      });
-    }
-    return this.#known;
+    this.#drained ??= this.#unread() === 0;
+    this.#forgetSoon();
+    return this.#drained;
+  }
+
+  /** True once the process that connected has ended. The answer holds for one turn of the event loop. */
+  get hasCallerExited(): boolean {
+    this.#exited ??= this.#kernel.hasExited(this.caller.pidfd);
+    this.#forgetSoon();
+    return this.#exited;
   }
 
   /** Calls `resume` once the peer has read everything. Asking for the same function twice is asking once. */
@@ -79,6 +89,12 @@ export class Connection {
     this.#socket.destroy();
   }
 
+  #forgetSoon(): void {
+    if (this.#isForgetting) return;
+    this.#isForgetting = true;
+    setImmediate(this.#forget);
+  }
+
   #look(): void {
     this.#alarm = undefined;
     if (this.#isClosed) return;
@@ -88,7 +104,7 @@ export class Connection {
       return;
     }
     this.#lookMs = FIRST_LOOK_MS;
-    this.#known = undefined;
+    this.#drained = undefined;
     const waiters = this.#idleWaiters;
     this.#idleWaiters = new Set();
     for (const resume of waiters) resume();

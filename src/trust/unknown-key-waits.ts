@@ -8,6 +8,8 @@ export interface UnknownKeyWaitsOptions {
   readonly perOwner?: number;
   /** The same for all owners, default 64. */
   readonly inAll?: number;
+  /** Called when a token begins to wait. */
+  readonly onWait?: () => void;
 }
 
 /** What is needed of a trust store. */
@@ -37,7 +39,7 @@ export class UnknownKeyWaits {
   constructor(trust: Trust, clock: Clock, options: UnknownKeyWaitsOptions = {}) {
     this.#trust = trust;
     this.#clock = clock;
-    this.#options = { timeoutMs: 2_000, perOwner: 4, inAll: 64, ...options };
+    this.#options = { timeoutMs: 2_000, perOwner: 4, inAll: 64, onWait: () => undefined, ...options };
     this.#stop = trust.onChange(() => this.#look());
   }
 
@@ -64,6 +66,7 @@ export class UnknownKeyWaits {
       const waiter: Waiter = { kid, end };
       const alarm = this.#clock.after(this.#options.timeoutMs, () => end(false));
       this.#waiters.add(waiter);
+      this.#options.onWait();
       this.#look();
     });
   }

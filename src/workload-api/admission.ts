@@ -1,6 +1,6 @@
 import type { Alarm, Clock } from '../clock.ts';
 import type { EventBus } from '../events.ts';
-import type { ServerCall } from '../grpc/call.ts';
+import type { CallWatcher, ServerCall } from '../grpc/call.ts';
 import type { Connection } from '../listener/connection.ts';
 import type { OwnerLimits } from '../listener/owner-limits.ts';
 import { whoOf } from '../listener/who.ts';
@@ -22,7 +22,7 @@ const SWEEP_MS = 1_000;
  * Counts every call from its headers on, before anything is done for it, and sees to it that none lasts for ever: requests that
  * do not arrive, and answers that are not read. Streams may last; what they hold is bounded by the limits alone.
  */
-export class Admission {
+export class Admission implements CallWatcher<Connection> {
   readonly #owners: OwnerLimits;
   readonly #limits: AdmissionLimits;
   readonly #clock: Clock;
@@ -70,18 +70,21 @@ export class Admission {
     this.#begun += 1;
     this.#all.add(call);
     if (call.kind === 'unary') this.#answering.set(call, now);
-    if (!isExchange) {
-      this.#arriving.set(call, now);
-      call.onArrived = () => void this.#arriving.delete(call);
-    }
-    call.onClosed(() => {
-      this.#arriving.delete(call);
-      this.#answering.delete(call);
-      this.#all.delete(call);
-      this.#owners.finish(owner, isExchange);
-    });
+    if (!isExchange) this.#arriving.set(call, now);
+    call.watcher = this;
     this.#alarm ??= this.#clock.after(SWEEP_MS, () => this.#sweep());
     return undefined;
+  }
+
+  arrived(call: Call): void {
+    this.#arriving.delete(call);
+  }
+
+  closed(call: Call): void {
+    this.#arriving.delete(call);
+    this.#answering.delete(call);
+    this.#all.delete(call);
+    this.#owners.finish(call.connection.caller.owner, call.kind === 'exchange');
   }
 
   /** Ends every open call: streams too, never with OK. */

@@ -6,41 +6,49 @@ import { whoOf } from '../listener/who.ts';
 import type { JwtSvid } from '../spiffe/svid.ts';
 import { servedIn } from './feeds.ts';
 
-/** What one call is given, as facts. Made when the call begins. */
-export class Served {
-  readonly #method: string;
-  readonly #connection: Connection;
-  readonly #tools: { readonly events: EventBus; readonly clock: Clock };
-  #acceptedAt: number | undefined;
+interface Tools {
+  readonly events: EventBus;
+  readonly clock: Clock;
+}
 
-  constructor(method: string, connection: Connection, tools: { readonly events: EventBus; readonly clock: Clock }) {
-    this.#method = method;
-    this.#connection = connection;
+/** To which call of which connection; `acceptedAt` of the connection, for its first call only. */
+interface Given {
+  readonly method: string;
+  readonly connection: Connection;
+  readonly acceptedAt: number | undefined;
+}
+
+/** What one stream is given, as facts. Made when it begins. */
+export class Served {
+  readonly #given: Given;
+  readonly #tools: Tools;
+  #isFirst = true;
+
+  constructor(method: string, connection: Connection, tools: Tools) {
+    this.#given = { method, connection, acceptedAt: connection.takeAcceptedAt() };
     this.#tools = tools;
-    this.#acceptedAt = connection.takeAcceptedAt();
   }
 
-  /** A state was written to a stream. */
+  /** A state was written to the stream. */
   state(state: Message): void {
     const svids = servedIn(state);
     if (svids.length === 0) return;
-    this.#first('x509');
-    this.#tools.events.publish('served', { kind: 'x509', method: this.#method, svids, ...whoOf(this.#connection.caller) });
+    if (this.#isFirst) tellFirst('x509', this.#given, this.#tools);
+    this.#isFirst = false;
+    const { method, connection } = this.#given;
+    this.#tools.events.publish('served', { kind: 'x509', method, svids, ...whoOf(connection.caller) });
   }
+}
 
-  /** Tokens were given as an answer: thousands in a second, so nothing is made for nobody. */
-  tokens(tokens: readonly JwtSvid[]): void {
-    this.#first('jwt');
-    const { events } = this.#tools;
-    if (!events.isHeard('served')) return;
-    const svids = tokens.map(({ id, expiresAt }) => ({ spiffeId: id, notAfter: expiresAt }));
-    events.publish('served', { kind: 'jwt', method: this.#method, svids, ...whoOf(this.#connection.caller) });
-  }
+/** Tokens were given as an answer: thousands in a second, so nothing is made for nobody. */
+export function tellTokens(tokens: readonly JwtSvid[], given: Given, tools: Tools): void {
+  tellFirst('jwt', given, tools);
+  const { events } = tools;
+  if (!events.isHeard('served')) return;
+  const svids = tokens.map(({ id, expiresAt }) => ({ spiffeId: id, notAfter: expiresAt }));
+  events.publish('served', { kind: 'jwt', method: given.method, svids, ...whoOf(given.connection.caller) });
+}
 
-  #first(kind: SvidKind): void {
-    if (this.#acceptedAt === undefined) return;
-    const durationMs = this.#tools.clock.monotonic() - this.#acceptedAt;
-    this.#acceptedAt = undefined;
-    this.#tools.events.publish('firstSvid', { kind, durationMs });
-  }
+function tellFirst(kind: SvidKind, { acceptedAt }: Given, { events, clock }: Tools): void {
+  if (acceptedAt !== undefined) events.publish('firstSvid', { kind, durationMs: clock.monotonic() - acceptedAt });
 }

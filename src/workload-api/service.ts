@@ -22,7 +22,7 @@ import { Gate } from './gate.ts';
 import {
   encodeJwtBundles, encodeJwtSvids, encodeValidation, encodeX509Bundles, readJwtSvidRequest, readValidateRequest, type JwtSvidRequest, type ValidateRequest,
 } from './messages.ts';
-import { Served } from './served.ts';
+import { Served, tellTokens } from './served.ts';
 import { RefusedCall, refusalOf, refusals, type Refusal } from './status.ts';
 import { StateStream } from './stream.ts';
 
@@ -51,6 +51,8 @@ export interface ServiceTools {
 }
 
 type Call = ServerCall<Connection>;
+
+type UnaryMethod = 'FetchJWTSVID' | 'ValidateJWTSVID';
 
 const PREFIX = '/SpiffeWorkloadAPI/';
 
@@ -178,27 +180,28 @@ export class WorkloadApi {
   }
 
   /** A unary call. ValidateJWTSVID needs no identity: it tells nothing that the public bundle would not. */
-  #answer(method: 'FetchJWTSVID' | 'ValidateJWTSVID', call: Call, make: (ready: Ready, entries: readonly Entry[]) => Answer | Promise<Answer>): void {
+  #answer(method: UnaryMethod, call: Call, make: (ready: Ready, entries: readonly Entry[]) => Answer | Promise<Answer>): void {
     const { caller } = call.connection;
-    const served = new Served(method, call.connection, this.#tools);
-    const send = ({ message, svids }: Answer): void => {
-      if (call.isOver) return;
-      if (this.#tools.kernel.hasExited(caller.pidfd)) throw new RefusedCall(refusals.callerGone);
-      call.answer(message);
-      if (svids !== undefined) served.tokens(svids);
-    };
-    const refuse = (error: unknown): void => this.#end(method, call, refusalOf(error), error);
     try {
       checkHeader(call);
       const ready = this.#gate.value;
       const entries = ready?.entitlements.known(caller);
       const isSure = entries !== undefined && (entries.length > 0 || ready?.entitlements.isComplete(caller) === true);
       const made = ready !== undefined && isSure ? make(ready, method === 'FetchJWTSVID' ? some(entries) : entries) : this.#answerLater(method, caller, make);
-      if (made instanceof Promise) made.then(send).catch(refuse);
-      else send(made);
+      if (!(made instanceof Promise)) return this.#send(method, call, made);
+      const acceptedAt = call.connection.takeAcceptedAt();
+      made.then((answer) => this.#send(method, call, answer, acceptedAt)).catch((error: unknown) => this.#end(method, call, refusalOf(error), error));
     } catch (error) {
-      refuse(error);
+      this.#end(method, call, refusalOf(error), error);
     }
+  }
+
+  #send(method: UnaryMethod, call: Call, { message, svids }: Answer, acceptedAt = call.connection.takeAcceptedAt()): void {
+    if (call.isOver) return;
+    const { connection } = call;
+    if (connection.hasCallerExited) throw new RefusedCall(refusals.callerGone);
+    call.answer(message);
+    if (svids !== undefined) tellTokens(svids, { method, connection, acceptedAt }, this.#tools);
   }
 
   async #answerLater(method: string, caller: Caller, make: (ready: Ready, entries: readonly Entry[]) => Answer | Promise<Answer>): Promise<Answer> {

@@ -128,7 +128,7 @@ for (const [yaml, { min, max }, path] of TIMES) {
 
 test('the bounds of lifetimes are those of the documentation', (t) => {
   const bounds = Object.values(TTL_RANGES).flatMap(({ min, max }) => [formatDuration(min), formatDuration(max)]);
-  t.deepEqual(bounds, ['10s', '365d', '10s', '24h', '1m', '3650d', '0s', '1h', '100ms', '1m', '0s', '1m']);
+  t.deepEqual(bounds, ['10s', '365d', '10s', '24h', '1m', '3650d', '0s', '1h', '100ms', '1m', '0s', '1m', '1s', '1m']);
 });
 
 const COUNTS = Object.entries(LIMIT_RANGES).filter(([name]) => !name.endsWith('Ms'));
@@ -188,7 +188,7 @@ refuses(
   '"ed25519"',
   'one of ec-p256, ec-p384, rsa-2048',
 );
-refuses('an unknown authority is refused', 'authority: { type: acme }', 'authority.type', '"acme"', 'one of embedded, files, vault, step-ca, cert-manager');
+refuses('an unknown authority is refused', 'authority: { type: acme }', 'authority.type', '"acme"', 'one of embedded, files, vault, step-ca, spire, cert-manager');
 refuses(
   'an unknown log level is refused',
   'log: { level: warning }',

@@ -25,6 +25,14 @@ function sign(claims: object = CLAIMS, kid: string | undefined = other.kid): Pro
   return new SignJWT({ ...claims }).setProtectedHeader({ alg: 'ES256', ...(kid === undefined ? {} : { kid }) }).sign(other.privateKey);
 }
 
+test('whoever can ask for keys is told of each token that waits, and of no other', (t) => {
+  let asked = 0;
+  const { waits } = setUp({ onWait: () => void (asked += 1), perOwner: 1 });
+  void waits.wait(other.kid, 'uid:1');
+  t.is(waits.wait(other.kid, 'uid:1'), undefined);
+  t.is(asked, 1);
+});
+
 test('a token whose key is on its way waits for it and is valid then', async (t) => {
   const { waits, validate, learn } = setUp();
   const token = await sign();

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { spireMissing } from '../support/spire-server.ts';
 import { stepCaMissing } from '../support/step-ca-server.ts';
 import { vaultMissing } from '../support/vault-server.ts';
 
@@ -12,6 +13,10 @@ export function agentMissing(): string | undefined {
 
 export function stepCaOrAgentMissing(): string | undefined {
   return agentMissing() ?? stepCaMissing();
+}
+
+export function spireOrAgentMissing(): string | undefined {
+  return agentMissing() ?? spireMissing();
 }
 
 export function vaultOrAgentMissing(): string | undefined {

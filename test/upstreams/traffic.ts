@@ -145,7 +145,7 @@ function judge(socket: TLSSocket, expected: string): string | undefined {
   const lifeMs = leaf.validToDate.getTime() - Date.now();
   leastLifeMs = Math.min(leastLifeMs, lifeMs);
   leaves.add(leaf.serialNumber);
-  issuers.add(createHash('sha256').update(leaf.issuer).digest('hex'));
+  issuers.add(createHash('sha256').update(leaf.issuerCertificate?.raw ?? leaf.issuer).digest('hex'));
   if (lifeMs <= 0) return `an expired certificate: ${lifeMs} ms`;
   const id = /URI:(spiffe:[^,\s]+)/.exec(leaf.subjectAltName ?? '')?.[1];
   return id === expected ? undefined : `it is ${id}, not ${expected}`;

@@ -10,11 +10,15 @@ import { certManagerFaults } from './steps/cert-manager-faults.ts';
 import { certManagerOutage } from './steps/cert-manager-outage.ts';
 import { certManagerRotation } from './steps/cert-manager-rotation.ts';
 import { clients } from './steps/clients.ts';
+import { clientsSpire } from './steps/spire-clients.ts';
 import { faults } from './steps/faults.ts';
+import { faultsSpire } from './steps/spire-faults.ts';
 import { outage } from './steps/outage.ts';
+import { outageSpire } from './steps/spire-outage.ts';
 import { rotationEmbedded } from './steps/rotation-embedded.ts';
 import { rotationFiles } from './steps/rotation-files.ts';
 import { rotationVault } from './steps/rotation-vault.ts';
+import { sideBySide } from './steps/side-by-side.ts';
 import { clientsStepCa, faultsStepCa, outageStepCa, rotationStepCa } from './steps/step-ca.ts';
 
 const STEPS: Readonly<Record<string, Step>> = {
@@ -28,6 +32,10 @@ const STEPS: Readonly<Record<string, Step>> = {
   'step-ca-rotation': rotationStepCa,
   'step-ca-clients': clientsStepCa,
   'step-ca-faults': faultsStepCa,
+  'spire-outage': outageSpire,
+  'side-by-side': sideBySide,
+  'spire-clients': clientsSpire,
+  'spire-faults': faultsSpire,
   'cert-manager-outage': certManagerOutage,
   'cert-manager-rotation': certManagerRotation,
   'cert-manager-clients': certManagerClients,

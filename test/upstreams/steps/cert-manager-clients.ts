@@ -1,12 +1,11 @@
 import { holds } from '../../e2e/expect.ts';
-import { LANGUAGE_ROWS, SPIRE_AGENT_CLI } from '../../interop/rows.ts';
 import { vaultMissing } from '../../support/vault-server.ts';
 import { prepareVault } from '../../upstream/vault-tools.ts';
 import { NodeAgent } from '../agents.ts';
 import { certManagerFor, certManagerMissing, underCertManager, type CertManager } from '../cert-manager.ts';
 import type { Report } from '../report.ts';
 import type { Step } from '../step.ts';
-import { reportRow, runInterop, verifyStrictly } from './clients.ts';
+import { byClients, verifyStrictly } from './clients.ts';
 
 const SVIDS = { x509: { ttl: '60s' } };
 
@@ -22,10 +21,7 @@ export const certManagerClients: Step = {
       await using ofTier = new AsyncDisposableStack();
       const config = { ...underCertManager(kubeconfig, tier, tier === 'per-svid' ? vault : undefined), ...SVIDS };
       const agent = ofTier.use(await NodeAgent.start(['interop'], config));
-      await report.check(`${tier}: openssl verify -x509_strict takes the chain`, () => verifyStrictly(agent.socket));
-      const proofs = await runInterop(agent.socket);
-      // Without a path length Java takes the chain in which spiffe-tls presents the node CA twice.
-      for (const row of [...LANGUAGE_ROWS, SPIRE_AGENT_CLI]) await reportRow(report, tier, row.name, proofs);
+      await byClients(report, tier, agent.socket, { hasPathLength: false });
     }
     await report.check('nothing is left behind in the cluster', () => nothingLeft(manager));
     await byVault(report, manager, kubeconfig, vault);
