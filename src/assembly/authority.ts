@@ -49,7 +49,7 @@ export function stateDirectoryOf({ authority, dataDir, privateDir }: Config): st
  * @throws SignetError `state_refused`
  */
 export async function checkAuthority(config: Config, tools: RoomTools): Promise<void> {
-  const { type, tier, files, vault, stepCa, spire } = config.authority;
+  const { type, tier, files, vault, stepCa, spire, certManager } = config.authority;
   if (type === 'embedded') return EmbeddedAuthority.check(embeddedOptions(config));
   if (spire !== undefined) (await theSpire()).checkSpire(config, stateDirectoryOf(config));
   // Keys from before a restart are enough to go on with, whatever has become of the files.
@@ -57,6 +57,7 @@ export async function checkAuthority(config: Config, tools: RoomTools): Promise<
   if (files !== undefined) await FilesUpstream.check({ trustDomain: config.trustDomain, files }, { clock: tools.clock, ca: caTools(tools.random) });
   if (vault !== undefined) await (await theVault()).checkVault(vault);
   if (stepCa !== undefined) await (await theStepCa()).checkStepCa(stepCa);
+  if (certManager !== undefined) await (await theCertManager()).checkCertManager(certManager);
 }
 
 /**
@@ -77,6 +78,7 @@ type Opening = Omit<Authority, 'close'>;
 const theVault = () => import('./vault-svids.ts');
 const theStepCa = () => import('./step-ca.ts');
 const theSpire = () => import('./spire.ts');
+const theCertManager = () => import('./cert-manager.ts');
 
 async function open(config: Config, kubernetes: KubernetesRooms | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
   const { type, tier, vault } = config.authority;
@@ -89,9 +91,10 @@ async function open(config: Config, kubernetes: KubernetesRooms | undefined, too
     const signers = signersOn(embedded, embedded, embedded, config, tools);
     return { ...signers, orders: embedded.orders, ...(await tokensBy(transit, embedded, signers, config, opened)) };
   }
+  if (tier === 'per-svid' && type === 'cert-manager') return openCertManagerPerSvid(config, kubernetes, transit, tools, opened);
   if (tier === 'per-svid') return openPerSvid(config, client, transit, tools, opened);
   if (type === 'spire') return openUnderSpire(config, tools, opened);
-  const upstream = await openUpstream(config, client, tools, opened);
+  const upstream = await openUpstream(config, client, kubernetes, tools, opened);
   const node = await NodeAuthority.open(nodeOptions(config), { ...tools, upstream });
   opened.defer(() => node.close());
   const above = { onIssuerChange: node.onIssuerChange.bind(node), status: () => node.status(), orders: node.orders };
@@ -106,15 +109,16 @@ async function open(config: Config, kubernetes: KubernetesRooms | undefined, too
 }
 
 /** The CA above the node. */
-async function openUpstream(config: Config, client: VaultClient | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Upstream> {
-  const { files, vault, stepCa } = config.authority;
+async function openUpstream(config: Config, client: VaultClient | undefined, kubernetes: KubernetesRooms | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Upstream> {
+  const { type, files, vault, stepCa } = config.authority;
   if (stepCa !== undefined) return (await theStepCa()).openStepCa(config.trustDomain, stepCa, tools, opened);
+  if (type === 'cert-manager') return (await theCertManager()).openCertManager(config, stateDirectoryOf(config), kubernetes, tools, opened);
   if (files !== undefined) {
     const upstream = await FilesUpstream.open({ trustDomain: config.trustDomain, files }, { ...tools, ca: caTools(tools.random) });
     opened.defer(() => upstream.close());
     return upstream;
   }
-  if (vault === undefined || client === undefined) throw new SignetError('invalid_config', 'authority: none of files, vault and stepCa is set');
+  if (vault === undefined || client === undefined) throw new SignetError('invalid_config', 'authority: the section of its type is not set');
   const upstream = (await theVault()).vaultIntermediate(config.trustDomain, vault, client, tools);
   opened.defer(() => upstream.close());
   return upstream;
@@ -143,6 +147,14 @@ async function openPerSvid(config: Config, client: VaultClient | undefined, tran
     return { lastSuccess: undefined, ...(failing === undefined ? {} : { failing }) };
   };
   return { x509, jwt: transit, bundle, ends: () => ({}), onIssuerChange, onRecover, status };
+}
+
+/** The same by cert-manager, which signs no tokens: Vault's transit engine does. */
+async function openCertManagerPerSvid(config: Config, kubernetes: KubernetesRooms | undefined, transit: TransitJwtSigner | undefined, tools: RoomTools, opened: AsyncDisposableStack): Promise<Opening> {
+  if (transit === undefined) throw new SignetError('invalid_config', 'authority.tier per-svid needs jwt.transit');
+  const { x509, bundle, onRecover, problem } = (await theCertManager()).openCertManagerSvids(config, stateDirectoryOf(config), kubernetes, transit, tools, opened);
+  const status = () => ({ lastSuccess: undefined, ...definedOf({ failing: problem() ?? transit.problem() }) });
+  return { x509, jwt: transit, bundle, ends: () => ({}), onRecover, status };
 }
 
 /** Tokens, and the keys that they are verified with, where a transit engine signs them. */

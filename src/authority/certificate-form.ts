@@ -24,6 +24,7 @@ export const NAME_TAG = { dns: 0x82, uri: 0x86 } as const;
 
 /** RFC 5280 §4.2.1, §4.2.1.12; RFC 2985 §5.4.2 */
 export const OID = {
+  commonName: '2.5.4.3',
   organization: '2.5.4.10',
   organizationalUnit: '2.5.4.11',
   serialNumber: '2.5.4.5',

@@ -3,6 +3,7 @@ import { SignetError } from '../errors.ts';
 import type { Random } from '../random.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { createCsr } from './certificate.ts';
+import { createCompleteCsr } from './complete-csr.ts';
 import type { IntermediateAnswer, IntermediateAsked, IntermediateSource } from './intermediate-source.ts';
 import { newKeyPair } from './keys.ts';
 import type { NameConstraint } from './name-constraints.ts';
@@ -23,7 +24,7 @@ interface Tools {
   readonly signal: AbortSignal;
 }
 
-/** An upstream that has not answered by then is taken to be away. */
+/** An upstream that has not answered by then is taken to be away, unless it says otherwise. */
 const ANSWER_MS = 30_000;
 
 /** What an upstream may add to the asked life: it counts from its own clock, and some count from before their back-date. */
@@ -48,7 +49,8 @@ export async function intermediateFrom(
 ): Promise<{ ca: Omit<NodeCa, 'activatesAt'>; roots: readonly Buffer[] }> {
   const keys = await newKeyPair('ec-p256');
   const named = [upstream.issuer()];
-  const csr = (): Promise<Buffer> => createCsr(keys, wanted.trustDomain, tools.random);
+  const csr = (form: 'plain' | 'complete' = 'plain'): Promise<Buffer> =>
+    form === 'plain' ? createCsr(keys, wanted.trustDomain, tools.random) : createCompleteCsr(keys, wanted, tools.random);
   const answer = await answerOf(upstream, { ...wanted, publicKey: keys.publicKey, csr }, tools);
   named.push(upstream.issuer());
   const now = tools.clock.now();
@@ -66,9 +68,10 @@ export async function intermediateFrom(
 /** Rejects at the deadline even when the upstream does not obey the signal. */
 async function answerOf(upstream: IntermediateSource, asked: IntermediateAsked, tools: Tools): Promise<IntermediateAnswer> {
   const { clock, signal } = tools;
+  const { answerMs = ANSWER_MS } = upstream;
   const deadline = new AbortController();
-  const late = new SignetError('authority_unavailable', `the upstream has not answered within ${ANSWER_MS / 1000} s`);
-  const alarm = clock.after(ANSWER_MS, () => deadline.abort(late));
+  const late = new SignetError('authority_unavailable', `the upstream has not answered within ${answerMs / 1000} s`);
+  const alarm = clock.after(answerMs, () => deadline.abort(late));
   const either = AbortSignal.any([signal, deadline.signal]);
   try {
     either.throwIfAborted();

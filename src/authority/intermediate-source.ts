@@ -12,6 +12,13 @@ export interface IntermediateSource {
    * until all nodes of the trust domain have that root.
    */
   readonly overlapMs: number;
+  /** How long `sign` may take until it is taken to be away, in milliseconds. Default 30 s. */
+  readonly answerMs?: number;
+  /**
+   * How old a node CA of it should be before it signs, where another one goes on meanwhile, in milliseconds: for one whose certificates
+   * begin in the moment in which they are made, which verifiers with clocks that are behind refuse. Default 0.
+   */
+  readonly settleMs?: number;
   /** DER of the roots that it stands for now, each once; empty while nothing is known. */
   roots(): readonly Buffer[];
   /** DER of the CA that would sign now; undefined when it is not known beforehand. */
@@ -35,10 +42,13 @@ export interface IntermediateAsked {
   /** How long it should live; less is taken. */
   readonly ttlMs: number;
   readonly nameConstraint: NameConstraint;
-  /** A PKCS #10 request for the same, in DER, for a CA that wants to see that the key is held. */
-  csr(): Promise<Buffer>;
   /** The node CA that signs now, for a CA that renews by it; undefined where there is none, or its key is not to be relied on. */
   readonly follows?: { readonly chain: readonly Buffer[]; readonly privateKey: KeyObject; readonly nameConstraint: NameConstraint } | undefined;
+  /**
+   * A PKCS #10 request for the same, in DER, for a CA that wants to see that the key is held. `complete`: with a common name and the
+   * name constraint, for a CA that takes them from there alone. Default `plain`.
+   */
+  csr(form?: 'plain' | 'complete'): Promise<Buffer>;
 }
 
 export interface IntermediateAnswer {

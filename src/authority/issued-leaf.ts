@@ -32,6 +32,9 @@ export interface AskedLeaf {
 /** `problems` is never empty. */
 export type LeafJudgement = { readonly signed: SignedX509 } | { readonly problems: readonly LeafProblem[] };
 
+/** A CA may leave it out of a leaf: RFC 5280 §4.2.1.2 only recommends it there. The lint asks it of the agent's own leaves. */
+const NO_KEY_ID = 'XS-44: there is no subject key identifier';
+
 /** What a CA may add to the asked life, and how far its clock may be off. */
 const TOLERATED_MS = 300_000;
 
@@ -55,7 +58,7 @@ function judge({ leaf: der, others }: AnsweredLeaf, asked: AskedLeaf, now: numbe
   if (issuer === undefined) return problem('issuer', `what came with it does not hold its issuer "${nameText(openssl.issuer)}", nor do the roots of the bundle`);
   const [notBefore, notAfter] = [openssl.validFromDate.getTime(), openssl.validToDate.getTime()];
   const expected = { id: asked.id, publicKey: asked.publicKey, dnsNames: orderOf(leaf, asked.dnsNames), notBefore, notAfter };
-  const problems = [...leafProblems(der, expected, { ...issuer, certificate: issuer.der }), ...datesOf(notBefore, notAfter, asked, now)];
+  const problems = [...leafProblems(der, expected, { ...issuer, certificate: issuer.der }).filter(({ what }) => what !== NO_KEY_ID), ...datesOf(notBefore, notAfter, asked, now)];
   const path = findPath({ start: issuer, others: below, anchors, trustDomain: asked.trustDomain, below: 0, now });
   if (isProblem(path)) problems.push({ part: 'issuer', what: `of its issuer "${issuer.name}": ${path.what}. What to do: ${path.remedy}` });
   if (problems.length > 0 || isProblem(path)) return { problems };

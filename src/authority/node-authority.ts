@@ -41,6 +41,13 @@ export interface NodeAuthorityTools {
   readonly upstream: IntermediateSource;
 }
 
+/** The start waits so long for the first turn, when it can serve without it and when it cannot. */
+const SERVING_MS = 2_000;
+const FIRST_MS = 30_000;
+
+/** A new node CA rests for at most this part of what its predecessor has left to live. */
+const SETTLED_PART = 1 / 10;
+
 /** For readiness and metrics. */
 export interface NodeAuthorityStatus {
   /** When the upstream last signed a node CA for this process. Milliseconds since the Unix epoch, as is the other. */
@@ -94,7 +101,7 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
 
   /**
    * Reads the state, and asks the upstream for a node CA if there is none that is good. Without one it opens too as long as the
-   * upstream is only away, and goes on asking.
+   * upstream is only away, and goes on asking. What has been kept from before is served without waiting for an upstream that is slow.
    *
    * @throws SignetError `state_refused` for a damaged or foreign file, or when the upstream cannot sign until an operator has done
    * something; `profile_violation` for a wrong answer; `state_unwritable` when first keys cannot be kept.
@@ -102,7 +109,8 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   static async open(options: NodeAuthorityOptions, tools: NodeAuthorityTools): Promise<NodeAuthority> {
     const stored = readNodeState(options.privateDir, options.trustDomain);
     const authority = new NodeAuthority(options, tools, stored ?? { cas: [], roots: [], jwt: [] });
-    await authority.#turns.turn();
+    const isServing = authority.#keys.ca !== undefined && authority.#keys.jwt !== undefined;
+    await within(isServing ? SERVING_MS : FIRST_MS, authority.#turns.turn(), tools.clock);
     const fatal = authority.#fatalError(stored === undefined);
     if (fatal === undefined) return authority;
     await authority.close();
@@ -231,7 +239,8 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
       const { state } = this.#keys;
       const active = activeOf(state.cas, now);
       const isAtOnce = active === undefined || active.root.equals(ca.root);
-      const activatesAt = isAtOnce ? now : Math.max(now, usableFrom(known, ca.root, upstream.overlapMs));
+      const settledAt = active === undefined ? now : Math.max(now, Math.min(ca.notBefore + (upstream.settleMs ?? 0), now + (active.notAfter - now) * SETTLED_PART));
+      const activatesAt = isAtOnce ? settledAt : Math.max(settledAt, usableFrom(known, ca.root, upstream.overlapMs));
       // One that waits for its turn under a CA that has been replaced again will not get it.
       const cas = state.cas.filter((one) => one.activatesAt <= now);
       this.#change({ ...state, roots: known, cas: [...cas, { ...ca, activatesAt }] });
@@ -344,4 +353,12 @@ export class NodeAuthority implements IssuerSource, JwtKeySource, BundleSource {
   #tell(kind: 'x509' | 'jwt', step: 'prepared' | 'activated' | 'retired', id: string, notAfter: number): void {
     this.#tools.events.publish('authorityRotated', { kind, step, id, notAfter });
   }
+}
+
+/** Waits for `work`, but no longer than `ms`. */
+async function within(ms: number, work: Promise<void>, clock: Clock): Promise<void> {
+  const { promise: late, resolve } = Promise.withResolvers<void>();
+  const alarm = clock.after(ms, resolve);
+  await Promise.race([work, late]);
+  alarm.cancel();
 }

@@ -148,7 +148,7 @@ function* useFindings(ca: CaCertificate): Iterable<string> {
 
 /** What not every upstream can give, and an operator may do without. */
 function* limitFindings(ca: CaCertificate, { nameConstraint, trustDomain }: NodeCaAsked): Iterable<string> {
-  if (ca.pathLength !== 0) yield `its path length is ${ca.pathLength ?? 'not limited'} and not 0 (RFC 5280 §4.2.1.9)`;
+  if (ca.pathLength !== 0) yield `its path length is ${ca.pathLength ?? 'not limited'} and not 0 (RFC 5280 §4.2.1.9; authority.acceptUnconstrainedCA takes it)`;
   if (nameConstraint === 'uri' && !isConstrainedTo(ca, trustDomain)) {
     yield `it lacks the critical name constraint to URIs of ${trustDomain} alone that was asked for (RFC 5280 §4.2.1.10)`;
   }

@@ -77,17 +77,20 @@ export interface TransitConfig {
   readonly key: string;
 }
 
+/** The CAs that can sign, in the order of the documentation. */
+export const AUTHORITY_TYPES = ['embedded', 'files', 'vault', 'step-ca', 'spire', 'cert-manager'] as const;
+
 /** Who signs. */
 export interface AuthorityConfig {
   /**
    * `embedded`: an own root, kept in `dataDir`. `files`: a node CA under a CA whose certificate and key are in files. `vault`: under,
-   * or by, one of Vault's. `step-ca`: under a smallstep CA. `spire`: under that of a SPIRE server. With `attestation.kubernetes` the
-   * default is refused unless `singleNode`.
+   * or by, one of Vault's. `step-ca`: under a smallstep CA. `spire`: under that of a SPIRE server. `cert-manager`: under, or by, an
+   * issuer of the cluster's cert-manager. With `attestation.kubernetes` the default is refused unless `singleNode`.
    */
-  readonly type: 'embedded' | 'files' | 'vault' | 'step-ca' | 'spire';
+  readonly type: (typeof AUTHORITY_TYPES)[number];
   /**
    * `intermediate`: the CA above signs a CA of this node, which rides out an outage. `per-svid`: it signs each leaf, and no signing
-   * key is on the node; for `vault` only. Default `intermediate`.
+   * key is on the node; for `vault` and `cert-manager` only. Default `intermediate`.
    */
   readonly tier: 'intermediate' | 'per-svid';
   /**
@@ -112,6 +115,8 @@ export interface AuthorityConfig {
   readonly stepCa: StepCaConfig | undefined;
   /** Set exactly for `type: spire`. */
   readonly spire: SpireConfig | undefined;
+  /** Set exactly for `type: cert-manager`. */
+  readonly certManager: CertManagerConfig | undefined;
 }
 
 /** A SPIRE server, for which this node is a downstream server. */
@@ -138,6 +143,23 @@ export interface SpireAttestationConfig {
   /** `x509pop`: the certificate with those between it and its root, and its key. Not those of a SPIRE agent. */
   readonly certificate: string | undefined;
   readonly key: string | undefined;
+}
+
+/** An issuer of the cluster's cert-manager. The API server is that of `kubernetes`. */
+export interface CertManagerConfig {
+  /** Where CertificateRequests are made. */
+  readonly namespace: string;
+  readonly issuer: {
+    readonly name: string;
+    /** Default `Issuer`, in the same namespace. */
+    readonly kind: string;
+    /** Default `cert-manager.io`. */
+    readonly group: string;
+  };
+  /** Files with the trust anchors: absolute. At least one, or a ConfigMap: what cert-manager answers is no root because it says so. */
+  readonly roots: readonly string[];
+  /** A ConfigMap with the trust anchors in PEM. `namespace`: default that of the requests. `key`: default `ca.crt`. */
+  readonly rootsConfigMap: { readonly namespace: string; readonly name: string; readonly key: string } | undefined;
 }
 
 /** A Vault or OpenBao server. */
@@ -396,6 +418,7 @@ export const CONFIG_DEFAULTS: Omit<Config, 'trustDomain'> = deepFreeze({
     vault: undefined,
     stepCa: undefined,
     spire: undefined,
+    certManager: undefined,
   },
   attestation: { unix: { path: false }, kubernetes: { enabled: false, cgroupRoot: undefined, podTimeoutMs: 5 * SECOND } },
   registration: {

@@ -2,6 +2,7 @@ import { areForgeable, BINDING_SELECTOR } from '../registration/rules/forgeable.
 import { trustDomainOf, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { isNarrowing, type Selector } from '../spiffe/selector.ts';
 import { clusterTrustBundleProblem } from '../trust/publish/cluster-trust-bundle.ts';
+import { AUTHORITY_TYPES } from './config.ts';
 import { formatDuration } from './duration.ts';
 import { hintClashes, repeatedEntries, type Ownership } from './overlap.ts';
 import { formatPath, show, type Problem, type Step } from './problems.ts';
@@ -15,7 +16,7 @@ export interface Draft {
   readonly x509?: { readonly ttl?: number | undefined } | undefined;
   readonly jwt?: { readonly signer?: string | undefined; readonly transit?: object | undefined } | undefined;
   readonly clusterName?: string | undefined;
-  readonly kubernetes?: { readonly nodeName?: string | undefined } | undefined;
+  readonly kubernetes?: { readonly nodeName?: string | undefined; readonly kubeconfig?: string | undefined } | undefined;
   readonly authority?: DraftAuthority | undefined;
   readonly attestation?: DraftAttestation | undefined;
   readonly entries?: readonly (DraftEntry | undefined)[] | undefined;
@@ -32,6 +33,7 @@ interface DraftAuthority {
   readonly ttl?: number | undefined;
   readonly singleNode?: boolean | undefined;
   readonly files?: object | undefined;
+  readonly certManager?: { readonly roots?: readonly unknown[] | undefined } | undefined;
 }
 
 interface DraftVault {
@@ -60,10 +62,11 @@ export function brokenRules(draft: Draft, written: unknown): Problem[] {
   const entries = draft.entries ?? [];
   return [
     ...authorityRule(draft, written),
-    ...filesRule(draft, written),
+    ...sectionRules(draft, written),
     ...vaultRules(draft, written),
     ...stepCaRules(draft, written),
     ...spireRules(draft, written),
+    ...certManagerRules(draft, written),
     ...kubernetesRules(draft, written),
     ...entries.flatMap((entry, index) => (entry === undefined ? [] : entryRules(entry, ['entries', index], draft, written))),
     ...overlapRules(entries, written),
@@ -80,15 +83,23 @@ function authorityRule({ x509, authority }: Draft, written: unknown): Problem[] 
   return [{ path: formatPath(path), found, allowed }];
 }
 
+/** What each type has in its section. Vault has rules of its own: it may sign tokens under any type. */
+const SECTIONS: Readonly<Record<string, { readonly section: string; readonly needs: string }>> = {
+  files: { section: 'files', needs: 'the files of the CA: certificate and key' },
+  'step-ca': { section: 'stepCa', needs: 'the smallstep CA: address, caFile or fingerprint, and provisioner' },
+  spire: { section: 'spire', needs: 'the SPIRE server: address, bundleFile and attestation' },
+  'cert-manager': { section: 'certManager', needs: 'the issuer and its roots: namespace, issuer, and roots or rootsConfigMap' },
+};
+
 /** The section that the type names is there, and no other. */
-function* filesRule({ authority }: Draft, written: unknown): Iterable<Problem> {
+function* sectionRules({ authority }: Draft, written: unknown): Iterable<Problem> {
   if (authority?.type === undefined) return;
-  const stands = valueAt(written, ['authority', 'files']);
-  if (authority.type === 'files' && stands === undefined) {
-    yield { path: 'authority.files', found: show(stands), allowed: 'the files of the CA: certificate and key' };
-  }
-  if (authority.type !== 'files' && stands !== undefined) {
-    yield { path: 'authority.files', found: show(stands), allowed: 'nothing, unless authority.type is files' };
+  for (const [type, { section, needs }] of Object.entries(SECTIONS)) {
+    const path = ['authority', section];
+    const stands = valueAt(written, path);
+    const isWanted = authority.type === type;
+    if (isWanted !== (stands === undefined)) continue;
+    yield { path: formatPath(path), found: show(stands), allowed: isWanted ? needs : `nothing, unless authority.type is ${type}` };
   }
 }
 
@@ -100,6 +111,9 @@ const VAULT_AUTH: Readonly<Record<string, readonly string[]>> = {
   cert: ['certificate', 'key'],
   token: ['tokenFile'],
 };
+
+/** The types above a node that can sign each leaf. */
+const SIGNS_LEAVES: ReadonlySet<string> = new Set(['vault', 'cert-manager']);
 
 function* vaultRules({ authority, jwt }: Draft, written: unknown): Iterable<Problem> {
   const at = (path: readonly Step[], allowed: string): Problem => ({ path: formatPath(path), found: show(valueAt(written, path)), allowed });
@@ -116,10 +130,10 @@ function* vaultRules({ authority, jwt }: Draft, written: unknown): Iterable<Prob
     if (!isThere('authority', 'vault', 'auth', name)) yield at(['authority', 'vault', 'auth', name], `a value (with auth.method: ${auth?.method})`);
   }
   if (authority?.tier !== 'per-svid') return;
-  if (authority.type === 'vault' && jwt?.signer === 'node') {
+  if (SIGNS_LEAVES.has(authority.type ?? '') && jwt?.signer === 'node') {
     yield at(['jwt', 'signer'], 'transit, with authority.tier: per-svid: no key that signs is on the node then');
   }
-  if (authority.type !== undefined && authority.type !== 'vault') yield at(['authority', 'tier'], 'intermediate, unless authority.type is vault');
+  if (authority.type !== undefined && !SIGNS_LEAVES.has(authority.type)) yield at(['authority', 'tier'], 'intermediate, unless authority.type is vault or cert-manager');
   if (authority.type === 'vault' && pki !== undefined && !isThere('authority', 'vault', 'pki', 'role')) {
     yield at(['authority', 'vault', 'pki', 'role'], 'the role that leaves are signed by (with authority.tier: per-svid)');
   }
@@ -129,8 +143,6 @@ function* stepCaRules({ authority }: Draft, written: unknown): Iterable<Problem>
   const section = ['authority', 'stepCa'];
   const at = (path: readonly Step[], allowed: string): Problem => ({ path: formatPath([...section, ...path]), found: show(valueAt(written, [...section, ...path])), allowed });
   const isThere = (...path: Step[]): boolean => valueAt(written, [...section, ...path]) !== undefined;
-  if (authority?.type === 'step-ca' && !isThere()) yield at([], 'the smallstep CA: address, caFile or fingerprint, and provisioner');
-  if (authority?.type !== undefined && authority.type !== 'step-ca' && isThere()) yield at([], 'nothing, unless authority.type is step-ca');
   if (authority?.stepCa === undefined) return;
   if (!isThere('caFile') && !isThere('fingerprint')) yield at(['fingerprint'], 'the SHA-256 fingerprint of its root, or caFile: whoever answers first is not believed');
   if (isThere('caFile') && isThere('fingerprint')) yield at(['fingerprint'], 'nothing, beside caFile');
@@ -151,9 +163,7 @@ const SPIRE_ATTESTATION: Readonly<Record<string, readonly string[]>> = { join_to
 function* spireRules({ authority, jwt }: Draft, written: unknown): Iterable<Problem> {
   const at = (path: readonly Step[], allowed: string): Problem => ({ path: formatPath(path), found: show(valueAt(written, path)), allowed });
   const isThere = (...path: Step[]): boolean => valueAt(written, path) !== undefined;
-  if (authority?.type !== undefined && authority.type !== 'spire' && isThere('authority', 'spire')) yield at(['authority', 'spire'], 'nothing, unless authority.type is spire');
   if (authority?.type !== 'spire') return;
-  if (!isThere('authority', 'spire')) yield at(['authority', 'spire'], 'the SPIRE server: address, bundleFile and attestation');
   const { method } = authority.spire?.attestation ?? {};
   for (const name of SPIRE_ATTESTATION[method ?? ''] ?? []) {
     if (!isThere('authority', 'spire', 'attestation', name)) yield at(['authority', 'spire', 'attestation', name], `a value (with attestation.method: ${method})`);
@@ -161,6 +171,18 @@ function* spireRules({ authority, jwt }: Draft, written: unknown): Iterable<Prob
   if (authority.acceptUnconstrainedCA === false) yield at(['authority', 'acceptUnconstrainedCA'], 'true, with authority.type: spire: its CAs have no path length');
   if (authority.nameConstraint === 'uri') yield at(['authority', 'nameConstraint'], 'none, with authority.type: spire: its CAs have no name constraint');
   if (jwt?.signer === 'transit') yield at(['jwt', 'signer'], "node, with authority.type: spire: keys elsewhere are not in the server's bundle");
+}
+
+/** Whom to believe, and a way to the API server. */
+function* certManagerRules({ authority, attestation, kubernetes }: Draft, written: unknown): Iterable<Problem> {
+  if (authority?.type !== 'cert-manager') return;
+  const path = ['authority', 'certManager'];
+  const at = (where: readonly Step[], allowed: string): Problem => ({ path: formatPath(where), found: show(valueAt(written, where)), allowed });
+  const isRooted = valueAt(written, [...path, 'rootsConfigMap']) !== undefined || (authority.certManager?.roots?.length ?? 1) > 0;
+  if (valueAt(written, path) !== undefined && !isRooted) yield at([...path, 'roots'], 'the files with the trust anchors, or authority.certManager.rootsConfigMap');
+  if (attestation?.kubernetes?.enabled === false && kubernetes !== undefined && valueAt(written, ['kubernetes', 'kubeconfig']) === undefined) {
+    yield at(['kubernetes', 'kubeconfig'], 'the way to the API server (with authority.type: cert-manager), unless attestation.kubernetes.enabled is true');
+  }
 }
 
 /** What a node of a cluster has to be told, and what it must not be. */
@@ -174,7 +196,8 @@ function* kubernetesRules({ trustDomain, attestation, authority, clusterName, ku
     }
     if (authority?.type === 'embedded' && authority.singleNode === false) {
       const why = 'as many roots as nodes would share one trust domain; a cluster of one node says authority.singleNode: true';
-      yield report(['authority', 'type'], `files, vault, step-ca or spire, with attestation.kubernetes: ${why}`);
+      const others = AUTHORITY_TYPES.filter((type) => type !== 'embedded').join(', ');
+      yield report(['authority', 'type'], `one of ${others}, with attestation.kubernetes: ${why}`);
     }
   }
   if (enabled === true && trustDomain !== undefined && valueAt(written, ['trust', 'publish', 'clusterTrustBundle']) === true) {

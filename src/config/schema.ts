@@ -2,11 +2,13 @@ import { optional } from 'valibot';
 import type { LogLevel } from '../log.ts';
 import { KEY_TYPES } from '../spiffe/key-type.ts';
 import {
+  AUTHORITY_TYPES,
   CONFIG_DEFAULTS,
   LIMIT_RANGES,
   TTL_RANGES,
   type AttestationConfig,
   type AuthorityConfig,
+  type CertManagerConfig,
   type Config,
   type JwtConfig,
   type KubernetesConfig,
@@ -22,9 +24,11 @@ import {
   readAuditPath,
   readCgroupRoot,
   readClusterName,
+  readConfigMapKey,
   readDataDir,
   readFile,
   readHost,
+  readKubernetesKind,
   readKubernetesName,
   readDnsName,
   readHint,
@@ -135,6 +139,25 @@ const SPIRE_SCHEMA = requiredMapping({
   sync: optional(duration(TTL_RANGES.sync), '5s'),
 });
 
+const CERT_MANAGER_SCHEMA = requiredMapping({
+  namespace: required(leaf(readKubernetesName)),
+  issuer: required(
+    requiredMapping({
+      name: required(leaf(readKubernetesName)),
+      kind: optional(leaf(readKubernetesKind), 'Issuer'),
+      group: optional(leaf(readKubernetesName), 'cert-manager.io'),
+    }),
+  ),
+  roots: list(leaf(readFile), 'files'),
+  rootsConfigMap: optional(
+    requiredMapping({
+      namespace: optional(leaf(readKubernetesName)),
+      name: required(leaf(readKubernetesName)),
+      key: optional(leaf(readConfigMapKey), 'ca.crt'),
+    }),
+  ),
+});
+
 /** The keys of the file, the form of each value, and what holds where it is left out. Rules over several values: `rules.ts`. */
 export const CONFIG_SCHEMA = requiredMapping({
   trustDomain: required(leaf(readTrustDomain)),
@@ -169,7 +192,7 @@ export const CONFIG_SCHEMA = requiredMapping({
     propagation: optional(duration(TTL_RANGES.propagation), formatDuration(jwt.propagationMs)),
   }),
   authority: mapping({
-    type: optional(choice(['embedded', 'files', 'vault', 'step-ca', 'spire']), authority.type),
+    type: optional(choice(AUTHORITY_TYPES), authority.type),
     tier: optional(choice(['intermediate', 'per-svid']), authority.tier),
     ttl: optional(duration(TTL_RANGES.authority), formatDuration(authority.ttlMs)),
     singleNode: optional(flag, authority.singleNode),
@@ -178,6 +201,7 @@ export const CONFIG_SCHEMA = requiredMapping({
     vault: optional(VAULT_SCHEMA),
     stepCa: optional(STEP_CA_SCHEMA),
     spire: optional(SPIRE_SCHEMA),
+    certManager: optional(CERT_MANAGER_SCHEMA),
     files: optional(
       requiredMapping({
         certificate: required(leaf(readFile)),
@@ -289,8 +313,16 @@ function toJwt({ ttl, issuer, signer, transit, propagation }: ConfigFile['jwt'])
   return { ttlMs: ttl, issuer, signer, transit, propagationMs: propagation };
 }
 
-function toAuthority({ ttl, vault, stepCa, spire, ...rest }: ConfigFile['authority']): AuthorityConfig {
-  return { ...rest, ttlMs: ttl, files: rest.files, vault: vault && toVault(vault), stepCa: stepCa && toStepCa(stepCa), spire: spire && toSpire(spire) };
+function toAuthority({ ttl, vault, stepCa, spire, certManager, ...rest }: ConfigFile['authority']): AuthorityConfig {
+  return {
+    ...rest,
+    ttlMs: ttl,
+    files: rest.files,
+    vault: vault && toVault(vault),
+    stepCa: stepCa && toStepCa(stepCa),
+    spire: spire && toSpire(spire),
+    certManager: certManager && toCertManager(certManager),
+  };
 }
 
 function toStepCa({ caFile, fingerprint, serverName, renew, provisioner, ...rest }: NonNullable<ConfigFile['authority']['stepCa']>): StepCaConfig {
@@ -300,6 +332,10 @@ function toStepCa({ caFile, fingerprint, serverName, renew, provisioner, ...rest
 
 function toSpire({ sync, attestation: { method, cluster, tokenFile, certificate, key }, ...rest }: NonNullable<ConfigFile['authority']['spire']>): SpireConfig {
   return { ...rest, attestation: { method, cluster, tokenFile, certificate, key }, syncMs: sync };
+}
+
+function toCertManager({ namespace, issuer, roots, rootsConfigMap: map }: NonNullable<ConfigFile['authority']['certManager']>): CertManagerConfig {
+  return { namespace, issuer, roots, rootsConfigMap: map && { namespace: map.namespace ?? namespace, name: map.name, key: map.key } };
 }
 
 function toVault({ caFile, serverName, auth, pki, ...rest }: NonNullable<ConfigFile['authority']['vault']>): VaultConfig {

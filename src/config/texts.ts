@@ -94,6 +94,22 @@ export function readKubernetesName(input: unknown): string {
   return text;
 }
 
+/** The kind of an object. */
+export function readKubernetesKind(input: unknown): string {
+  const what = 'a kind such as Issuer or ClusterIssuer';
+  const text = textOf(input, what);
+  if (!/^[A-Z][A-Za-z0-9]{0,62}$/.test(text)) throw new Refused(what);
+  return text;
+}
+
+/** The key of a value in a ConfigMap. */
+export function readConfigMapKey(input: unknown): string {
+  const what = 'a key of a ConfigMap such as ca.crt';
+  const text = textOf(input, what);
+  if (!/^[A-Za-z0-9._-]{1,253}$/.test(text)) throw new Refused(what);
+  return text;
+}
+
 /** A DNS name or an IP address to connect to. */
 export function readHost(input: unknown): string {
   const what = 'a host such as 127.0.0.1, ::1 or node1.example.org';

@@ -8,6 +8,13 @@ import type { TrustDomain } from '../spiffe/id.ts';
 export interface Upstream {
   /** Time until all nodes have a root that this one has got, in milliseconds. */
   readonly overlapMs: number;
+  /** How long `sign` may take until it is taken to be away, in milliseconds. Default 30 s. */
+  readonly answerMs?: number;
+  /**
+   * How old a node CA of it should be before it signs, where another one goes on meanwhile, in milliseconds: for one whose certificates
+   * begin in the moment in which they are made, which verifiers with clocks that are behind refuse. Default 0.
+   */
+  readonly settleMs?: number;
   /** DER of the roots that it stands for now, each once; empty while nothing is known. */
   roots(): readonly Buffer[];
   /** DER of the CA that would sign now; undefined when it is not known beforehand. */
@@ -28,8 +35,8 @@ export interface UpstreamRequest {
   readonly ttlMs: number;
   /** `uri`: its certificate says that it may sign URIs of the trust domain only (RFC 5280 §4.2.1.10). */
   readonly nameConstraint: 'none' | 'uri';
-  /** The same as PKCS #10, in DER. */
-  csr(): Promise<Buffer>;
+  /** The same as PKCS #10, in DER. `complete`: for a CA that takes name and constraint from there alone. Default `plain`. */
+  csr(form?: 'plain' | 'complete'): Promise<Buffer>;
   /** The node CA that this one is to follow while that is good, for a CA that renews by it. */
   readonly follows?: FollowedNodeCa | undefined;
 }

@@ -62,7 +62,7 @@ const WRONG: readonly (readonly [title: string, wrong: TestCaOptions, message: s
   ['no CA', { ca: false, uses: KeyUsageFlags.digitalSignature }, 'it is not a CA: it lacks CA:TRUE (X509-SVID §4.1)'],
   ['no keyCertSign', { uses: KeyUsageFlags.cRLSign }, 'it may not sign certificates: it lacks the key usage keyCertSign (X509-SVID §4.3)'],
   ['more uses', { uses: KeyUsageFlags.keyCertSign | KeyUsageFlags.keyAgreement }, 'its key usage allows more than signing certificates, CRLs and data'],
-  ['a longer path', { pathLength: 1 }, 'its path length is 1 and not 0 (RFC 5280 §4.2.1.9)'],
+  ['a longer path', { pathLength: 1 }, 'its path length is 1 and not 0 (RFC 5280 §4.2.1.9; authority.acceptUnconstrainedCA takes it)'],
   ['another trust domain', { uris: ['spiffe://other.test'] }, 'its SPIFFE ID is spiffe://other.test and not spiffe://example.org (X509-SVID §3.2, §5.1)'],
   ['no SPIFFE ID', { uris: [] }, 'its URI SANs are [] and not ["spiffe://example.org"] (X509-SVID §3.2)'],
   ['two URIs', { uris: [ID, 'https://example.org'] }, 'its URI SANs are ["spiffe://example.org","https://example.org"] and not ["spiffe://example.org"] (X509-SVID §3.2)'],
@@ -110,7 +110,7 @@ test('an answer without path length is refused', async (t) => {
   const { pathLength: _, ...unlimited } = { parent: middle, keys, pathLength: 0, uris: [ID], to: NOW + HOUR };
   t.throws(() => judge(answerOf({ ...middle }, middle)), { code: 'profile_violation' });
   const answer = answerOf(await testCa(unlimited), middle);
-  t.throws(() => judge(answer), { message: `${PREFIX}its path length is not limited and not 0 (RFC 5280 §4.2.1.9)` });
+  t.throws(() => judge(answer), { message: `${PREFIX}its path length is not limited and not 0 (RFC 5280 §4.2.1.9; authority.acceptUnconstrainedCA takes it)` });
 });
 
 test('a constraint that was asked for, and one that was not, pass when they permit the trust domain', async (t) => {

@@ -31,7 +31,7 @@ refuses(
   NODE,
   'authority.type',
   'nothing',
-  'files, vault, step-ca or spire, with attestation.kubernetes: as many roots as nodes would share one trust domain; a cluster of one node says authority.singleNode: true',
+  'one of files, vault, step-ca, spire, cert-manager, with attestation.kubernetes: as many roots as nodes would share one trust domain; a cluster of one node says authority.singleNode: true',
 );
 
 test('an embedded root is allowed on the only node of a cluster', (t) => {

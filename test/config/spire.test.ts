@@ -45,7 +45,7 @@ refuses('the type spire needs its server', `${BASE}authority: { type: spire, acc
 refuses('without a bundle for the first contact nobody is asked', spire().replace('bundleFile: /b, ', ''), 'authority.spire.bundleFile', 'nothing', 'an absolute path of at most 3840 bytes');
 refuses('a CA without path length has to be accepted', spire({ more: '' }), 'authority.acceptUnconstrainedCA', 'nothing', 'true, with authority.type: spire: its CAs have no path length');
 refuses('a name constraint cannot be had', spire({ more: ', acceptUnconstrainedCA: true, nameConstraint: uri' }), 'authority.nameConstraint', '"uri"', 'none, with authority.type: spire: its CAs have no name constraint');
-refuses('SPIRE does not sign each leaf', spire({ more: ', acceptUnconstrainedCA: true, tier: per-svid' }), 'authority.tier', '"per-svid"', 'intermediate, unless authority.type is vault');
+refuses('SPIRE does not sign each leaf', spire({ more: ', acceptUnconstrainedCA: true, tier: per-svid' }), 'authority.tier', '"per-svid"', 'intermediate, unless authority.type is vault or cert-manager');
 refuses('other ways to join are not there', spire({ attestation: 'method: aws_iid' }), 'authority.spire.attestation.method', '"aws_iid"', 'one of join_token, x509pop, k8s_psat');
 
 test('a server that nothing asks is refused', (t) => {

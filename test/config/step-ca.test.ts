@@ -59,7 +59,7 @@ test('an X5C provisioner needs certificate and key', (t) => {
   );
 });
 refuses('K8sSA is no way to prove oneself', stepCa({ provisioner: '{ type: k8ssa, name: n, key: /k }' }), 'authority.stepCa.provisioner.type', '"k8ssa"', 'one of jwk, x5c');
-refuses('only Vault signs each leaf', stepCa().replace('type: step-ca,', 'type: step-ca, tier: per-svid,'), 'authority.tier', '"per-svid"', 'intermediate, unless authority.type is vault');
+refuses('only Vault and cert-manager sign each leaf', stepCa().replace('type: step-ca,', 'type: step-ca, tier: per-svid,'), 'authority.tier', '"per-svid"', 'intermediate, unless authority.type is vault or cert-manager');
 
 const ADDRESS = 'an https URL such as https://ca.example.org:9000';
 for (const address of ['ca:9000', 'http://127.0.0.1:9000', 'https://ca/1.0', 'https://a@ca', 'https://ca?x']) {

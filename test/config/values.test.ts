@@ -188,7 +188,7 @@ refuses(
   '"ed25519"',
   'one of ec-p256, ec-p384, rsa-2048',
 );
-refuses('an unknown authority is refused', 'authority: { type: acme }', 'authority.type', '"acme"', 'one of embedded, files, vault, step-ca, spire');
+refuses('an unknown authority is refused', 'authority: { type: acme }', 'authority.type', '"acme"', 'one of embedded, files, vault, step-ca, spire, cert-manager');
 refuses(
   'an unknown log level is refused',
   'log: { level: warning }',

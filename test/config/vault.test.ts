@@ -39,7 +39,7 @@ refuses('the type vault needs its server', `${BASE}authority: { type: vault }`, 
 refuses('transit needs a server', `${BASE}jwt: { signer: transit, transit: { key: k } }`, 'authority.vault', 'nothing', 'the Vault server: address and auth');
 refuses('transit needs a key', `${vault()}jwt: { signer: transit }`, 'jwt.transit', 'nothing', 'the key: mount and key (with jwt.signer: transit)');
 refuses('a key in transit that nobody uses is refused', `${BASE}jwt: { transit: { key: k } }`, 'jwt.transit', '{"key":"k"}', 'nothing, unless jwt.signer is transit');
-refuses('only Vault signs each leaf', `${BASE}authority: { tier: per-svid }`, 'authority.tier', '"per-svid"', 'intermediate, unless authority.type is vault');
+refuses('only Vault and cert-manager sign each leaf', `${BASE}authority: { tier: per-svid }`, 'authority.tier', '"per-svid"', 'intermediate, unless authority.type is vault or cert-manager');
 refuses('per-svid needs a role', `${vault(', tier: per-svid')}jwt: { signer: transit, transit: { key: k } }`, 'authority.vault.pki.role', 'nothing', 'the role that leaves are signed by (with authority.tier: per-svid)');
 
 test('a server that nothing asks is refused', (t) => {

@@ -9,7 +9,7 @@ const kubectl = findProgram('kubectl') ?? '';
 /** Kinds of others' definitions, which a cluster may lack. */
 const FOREIGN = ['PodMonitor', 'SecurityContextConstraints'];
 
-for (const component of ['', 'kubelet', 'csi', 'resource-quota', 'executables', 'pod-monitor', 'openshift']) {
+for (const component of ['', 'kubelet', 'csi', 'resource-quota', 'executables', 'pod-monitor', 'openshift', 'cert-manager']) {
   testIf(needsCluster, `an API server takes the objects as they are: ${component === '' ? 'base' : component}`, (t) => {
     const namespace = makeNamespace(t);
     const components = component === '' ? '' : `components: [BASE/components/${component}]\n`;

@@ -5,6 +5,10 @@
  */
 import { Report } from './report.ts';
 import type { Step } from './step.ts';
+import { certManagerClients } from './steps/cert-manager-clients.ts';
+import { certManagerFaults } from './steps/cert-manager-faults.ts';
+import { certManagerOutage } from './steps/cert-manager-outage.ts';
+import { certManagerRotation } from './steps/cert-manager-rotation.ts';
 import { clients } from './steps/clients.ts';
 import { clientsSpire } from './steps/spire-clients.ts';
 import { faults } from './steps/faults.ts';
@@ -32,6 +36,10 @@ const STEPS: Readonly<Record<string, Step>> = {
   'side-by-side': sideBySide,
   'spire-clients': clientsSpire,
   'spire-faults': faultsSpire,
+  'cert-manager-outage': certManagerOutage,
+  'cert-manager-rotation': certManagerRotation,
+  'cert-manager-clients': certManagerClients,
+  'cert-manager-faults': certManagerFaults,
 };
 
 const chosen = process.argv.slice(2);

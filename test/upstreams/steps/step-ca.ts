@@ -51,7 +51,7 @@ export const clientsStepCa: Step = {
     const ca = await StepCa.open(started);
     // Of two minutes, so that node CAs follow themselves by their keys, under one name, while the clients look.
     const agent = started.use(await NodeAgent.start(['interop'], { ...ca.under('x5c', { ttl: '2m' }), x509: { ttl: '60s' } }));
-    await byClients(report, 'intermediate', agent.socket);
+    await byClients(report, 'step-ca', agent.socket, { hasPathLength: true });
   },
 };
 
