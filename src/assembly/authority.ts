@@ -98,14 +98,15 @@ async function open(config: Config, kubernetes: KubernetesRooms | undefined, too
   const node = await NodeAuthority.open(nodeOptions(config), { ...tools, upstream });
   opened.defer(() => node.close());
   const above = { onIssuerChange: node.onIssuerChange.bind(node), status: () => node.status(), orders: node.orders };
+  const leafMark = type === 'step-ca' ? (await theStepCa()).notToBeRenewed : undefined;
   if (kubernetes === undefined || transit !== undefined) {
-    const signers = signersOn(node, node, node, config, tools);
+    const signers = signersOn(node, node, node, config, tools, leafMark);
     return { ...signers, ...above, ...(await tokensBy(transit, node, signers, config, opened)) };
   }
   const { shareJwtKeys } = await import('./jwt-keys.ts');
   const shared = await shareJwtKeys(node, stateDirectoryOf(config), config, kubernetes, tools);
   opened.defer(() => shared.close());
-  return { ...signersOn(node, shared.source, shared.bundle, config, tools), ...above };
+  return { ...signersOn(node, shared.source, shared.bundle, config, tools, leafMark), ...above };
 }
 
 /** The CA above the node. */
@@ -167,9 +168,9 @@ async function tokensBy(transit: TransitJwtSigner | undefined, own: BundleSource
 }
 
 /** Keys that are on this node. */
-function signersOn(ca: IssuerSource, keys: JwtKeySource, bundle: BundleSource, { trustDomain, jwt }: Config, { clock, random }: RoomTools) {
+function signersOn(ca: IssuerSource, keys: JwtKeySource, bundle: BundleSource, { trustDomain, jwt }: Config, { clock, random }: RoomTools, leafMark?: Buffer) {
   return {
-    x509: new NodeX509Signer(ca, trustDomain, clock, random),
+    x509: new NodeX509Signer(ca, trustDomain, clock, random, leafMark),
     jwt: new NodeJwtSigner(keys, trustDomain, jwt.issuer, clock),
     bundle,
     ends: () => definedOf({ x509: notAfterOf(() => ca.issuer()), jwt: notAfterOf(() => keys.jwtKey()) }),

@@ -1,4 +1,6 @@
 import { profileProblem, readCa } from '../authority/ca-certificate.ts';
+import { extension, TAG } from '../authority/certificate-form.ts';
+import { derElement } from '../authority/der.ts';
 import type { StepCaConfig, StepCaProvisionerConfig } from '../config/config.ts';
 import { SignetError } from '../errors.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
@@ -7,6 +9,18 @@ import { StepCaIntermediate } from '../upstream/step-ca/intermediate.ts';
 import type { StepCaOptions, StepCaProvisioner } from '../upstream/step-ca/step-ca-options.ts';
 import type { Upstream } from '../upstream/upstream.ts';
 import type { RoomTools } from './tools.ts';
+
+/** step-ca's own extension, in which it writes which provisioner has had a certificate made, and the type of a JWK provisioner. */
+const PROVISIONER_OID = '1.3.6.1.4.1.37476.9000.64.1';
+const JWK_TYPE = 1;
+
+/**
+ * A mark for leaves below step-ca: it renews whatever stands below its root and bears no mark for who has it and its key, without a token,
+ * so that a workload could keep its identity for ever. One that names a provisioner which is not there it refuses.
+ */
+export const notToBeRenewed: Buffer = extension(PROVISIONER_OID, false, derElement(
+  TAG.sequence, derElement(TAG.integer, Buffer.of(JWK_TYPE)), derElement(TAG.octetString, Buffer.from('leaf of a Signet node: not to be renewed here')), derElement(TAG.octetString),
+));
 
 /** Judges what can be judged before anything is opened. @throws SignetError `state_refused` */
 export function checkStepCa({ roots }: StepCaConfig): Promise<void> {

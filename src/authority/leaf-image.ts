@@ -9,6 +9,7 @@ const SUBJECT = nameElement([OID.organization, 'Signet']);
 /** The profile of X509-SVID §4 and Appendix A, around the names. */
 const BEFORE_NAMES = Buffer.concat([basicConstraints(false), keyUsage(KEY_USAGE.digitalSignature), extendedKeyUsage(OID.serverAuth, OID.clientAuth)]);
 const NAMES_OID = oidElement(OID.subjectAltName);
+const NONE: Buffer = Buffer.alloc(0);
 const KEY_ID_OCTETS = 20;
 
 /** Most leaves are a tenth of that; a larger one gets memory of its own. */
@@ -22,6 +23,8 @@ type Names = Pick<CertificateRequest, 'id' | 'dnsNames'>;
  */
 export class LeafImage {
   readonly #leading: Buffer;
+  /** Extensions. */
+  readonly #beforeNames: Buffer;
   readonly #afterNames: Buffer;
   readonly #serialAt: number;
   readonly #notBeforeAt: number;
@@ -36,8 +39,10 @@ export class LeafImage {
   readonly #isLate: boolean;
   readonly #endsLate: boolean;
 
-  constructor({ subjectName, subjectKeyId: authorityId }: Pick<Issuer, 'subjectName' | 'subjectKeyId'>, { algorithm }: Scheme, like: CertificateRequest) {
+  /** `more`: extensions in DER that every leaf has besides those of its profile. */
+  constructor({ subjectName, subjectKeyId: authorityId }: Pick<Issuer, 'subjectName' | 'subjectKeyId'>, { algorithm }: Scheme, like: CertificateRequest, more: Buffer = NONE) {
     const { publicKey, notBefore, notAfter } = like;
+    this.#beforeNames = Buffer.concat([BEFORE_NAMES, more]);
     const serial = '40'.repeat(SERIAL_OCTETS);
     const fields = leadingFields({ serial, algorithm, issuer: subjectName, subject: SUBJECT, notBefore, notAfter, publicKey });
     const [version, , , , validity] = fields;
@@ -77,7 +82,7 @@ export class LeafImage {
     const names = namesLength(asked);
     const namesList = headerSize(names) + names;
     const namesExtension = NAMES_OID.length + headerSize(namesList) + namesList;
-    const list = BEFORE_NAMES.length + headerSize(namesExtension) + namesExtension + this.#afterNames.length;
+    const list = this.#beforeNames.length + headerSize(namesExtension) + namesExtension + this.#afterNames.length;
     const extensions = headerSize(list) + list;
     const content = this.#leading.length + headerSize(extensions) + extensions;
     const length = headerSize(content) + content;
@@ -87,7 +92,7 @@ export class LeafImage {
     target.set(serial, at + this.#serialAt);
     target.set(publicKey, at + this.#keyAt);
     at = writeHeader(target, at + this.#leading.length, TAG.explicit3, extensions);
-    at = put(target, writeHeader(target, at, TAG.sequence, list), BEFORE_NAMES);
+    at = put(target, writeHeader(target, at, TAG.sequence, list), this.#beforeNames);
     at = put(target, writeHeader(target, at, TAG.sequence, namesExtension), NAMES_OID);
     at = writeHeader(target, at, TAG.octetString, namesList);
     at = writeNames(target, writeHeader(target, at, TAG.sequence, names), asked);

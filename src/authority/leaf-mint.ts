@@ -38,11 +38,14 @@ interface Press {
  */
 export class LeafMint {
   readonly #serials: Serials;
+  readonly #more: Buffer | undefined;
   /** What belongs to an issuer goes with it. */
   readonly #presses = new WeakMap<Issuer, Press>();
 
-  constructor(random: Random) {
+  /** `more`: extensions in DER that every leaf has besides those of its profile. */
+  constructor(random: Random, more?: Buffer) {
     this.#serials = new Serials(random);
+    this.#more = more;
   }
 
   /**
@@ -53,7 +56,7 @@ export class LeafMint {
   mint(issuer: Issuer, asked: CertificateRequest): MintedLeaf | Promise<MintedLeaf> {
     const press = this.#pressOf(issuer);
     const { scheme } = press;
-    const judged = imageFor(press, issuer, asked);
+    const judged = imageFor(press, issuer, asked, this.#more);
     const serial = this.#serials.next();
     const tbs = judged.image.fill(asked, serial);
     if (scheme.isQuick) return release(judged, certificateOf(tbs, scheme, signNow(scheme, issuer.privateKey, tbs)), serial, asked, issuer);
@@ -71,10 +74,10 @@ export class LeafMint {
   }
 }
 
-function imageFor(press: Press, issuer: Issuer, asked: CertificateRequest): Judged {
+function imageFor(press: Press, issuer: Issuer, asked: CertificateRequest, more: Buffer | undefined): Judged {
   const [last] = press.images;
   if (last?.image.fits(asked) === true) return last;
-  const found = press.images.find(({ image }) => image.fits(asked)) ?? { image: new LeafImage(issuer, press.scheme, asked), names: new Set() };
+  const found = press.images.find(({ image }) => image.fits(asked)) ?? { image: new LeafImage(issuer, press.scheme, asked, more), names: new Set() };
   press.images = [found, ...press.images.filter((one) => one !== found)].slice(0, IMAGES);
   return found;
 }

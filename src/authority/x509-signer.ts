@@ -30,11 +30,12 @@ export class NodeX509Signer implements X509Signer {
   readonly #clock: Clock;
   readonly #mint: LeafMint;
 
-  constructor(source: IssuerSource, trustDomain: TrustDomain, clock: Clock, random: Random) {
+  /** `more`: extensions in DER that every leaf has besides those of its profile. */
+  constructor(source: IssuerSource, trustDomain: TrustDomain, clock: Clock, random: Random, more?: Buffer) {
     this.#source = source;
     this.#trustDomain = trustDomain;
     this.#clock = clock;
-    this.#mint = new LeafMint(random);
+    this.#mint = new LeafMint(random, more);
   }
 
   horizon(): number {

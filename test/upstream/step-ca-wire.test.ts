@@ -5,9 +5,12 @@ import type { IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import * as x509 from '@peculiar/x509';
 import test, { type ExecutionContext } from 'ava';
+import { notToBeRenewed } from '../../src/assembly/step-ca.ts';
 import { createCsr } from '../../src/authority/certificate.ts';
 import { newKeyPair, type KeyPair } from '../../src/authority/keys.ts';
 import { permittingUriHost } from '../../src/authority/name-constraints.ts';
+import { NodeX509Signer } from '../../src/authority/x509-signer.ts';
+import { SystemClock } from '../../src/clock.ts';
 import { systemRandom } from '../../src/random.ts';
 import { parseSpiffeId } from '../../src/spiffe/id.ts';
 import type { WireLimits } from '../../src/upstream/wire/limits.ts';
@@ -160,14 +163,7 @@ testIf(title('a certificate of the same root for another name is not that of ste
   await t.throwsAsync(upstream.sign(await asking(), patience()), { message: /ERR_TLS_CERT_ALTNAME_INVALID.*set serverName/ });
 });
 
-/** The extension by which step-ca knows who has had a certificate made (1.3.6.1.4.1.37476.9000.64.1). */
-function provisionerExtension(name: string): x509.Extension {
-  const text = Buffer.from(name);
-  const content = Buffer.concat([Buffer.of(2, 1, 1, 4, text.length), text, Buffer.of(4, 0)]);
-  return new x509.Extension('1.3.6.1.4.1.37476.9000.64.1', false, Buffer.concat([Buffer.of(0x30, content.length), content]));
-}
-
-testIf(title('step-ca renews whatever a node CA has signed, with disableRenewal too; name constraints of its intermediate bind it: deploy/step-ca'), async (t) => {
+testIf(title('step-ca renews whatever a node CA has signed without a mark, with disableRenewal too, and no leaf of the agent: deploy/step-ca'), async (t) => {
   const own = await stepScene(t, async ({ roots: [root], provisioners }) => ({
     provisioners: provisioners.map((entry) => ({ ...entry, claims: { ...(entry['claims'] as object), disableRenewal: true } })),
     intermediate: await stepRoot('step intermediate', { ...(root === undefined ? {} : { parent: root }), pathLength: 1, more: [new x509.Extension('2.5.29.30', true, permittingUriHost('example.org'))] }),
@@ -191,9 +187,12 @@ testIf(title('step-ca renews whatever a node CA has signed, with disableRenewal 
   t.true(ca.notAfter.getTime() > now + 3_600 * 86_400_000);
   const foreign = await testCa({ parent, name: 'CN=foreign', uris: ['spiffe://other.example'], uses: 5, from: now - 60_000, to: now + 60_000 });
   await t.throwsAsync(renewed(foreign, foreign.certificate));
-  // The way out that certificates themselves have.
-  const marked = await testCa({ parent, name: 'CN=marked', ca: false, uses: 1, from: now - 60_000, to: now + 60_000, more: [provisionerExtension('nobody')] });
-  await t.throwsAsync(renewed(marked, marked.certificate), { message: /401/ });
+  // What the agent's leaves bear, and no one who has only a leaf can take off.
+  const source = { ready: async () => undefined, issuer: () => issuer, intermediates: () => node.intermediates() };
+  const signer = new NodeX509Signer(source, trustDomain, new SystemClock(), systemRandom, notToBeRenewed);
+  const publicKey = keys.publicKey.export({ format: 'der', type: 'spki' });
+  const { chain: [marked = Buffer.alloc(0)] } = await signer.sign({ id: parseSpiffeId('spiffe://example.org/w'), publicKey, dnsNames: [], ttlMs: 60_000, csr: () => Promise.reject(new Error('not asked for')) }, patience());
+  await t.throwsAsync(renewed(keys, marked), { message: /401/ });
 });
 
 testIf(title('the one root of a fingerprint comes from whoever answers, and only its digest makes it the root'), async (t) => {
