@@ -1,8 +1,7 @@
 import { SignetError } from '../errors.ts';
 import type { Clock } from '../clock.ts';
 import type { Random } from '../random.ts';
-import type { TrustDomain } from '../spiffe/id.ts';
-import { pathOf, trustDomainOf } from '../spiffe/id.ts';
+import { assertWorkload, type TrustDomain } from '../spiffe/id.ts';
 import type { SignedX509, X509Request, X509Signer } from '../spiffe/signing.ts';
 import { wholeSecond, type CertificateRequest, type Issuer } from './certificate.ts';
 import { LeafMint } from './leaf-mint.ts';
@@ -55,10 +54,7 @@ export class NodeX509Signer implements X509Signer {
 
   /** Refuses what this trust domain may not say (ID-27, XS-04) and fits the dates into the issuer's. */
   #plan(request: X509Request, issuer: Issuer): CertificateRequest {
-    if (trustDomainOf(request.id) !== this.#trustDomain) {
-      throw new SignetError('profile_violation', `${request.id} is not in the trust domain ${this.#trustDomain} (SPIFFE-ID §3)`);
-    }
-    if (pathOf(request.id) === '') throw new SignetError('profile_violation', `${request.id} has no path, as a leaf must (X509-SVID §5.2)`);
+    assertWorkload(request.id, this.#trustDomain);
     const now = this.#clock.now();
     const notBefore = Math.max(wholeSecond(now - BACKDATE_MS), issuer.notBefore);
     const notAfter = Math.min(wholeSecond(now + request.ttlMs), issuer.notAfter);

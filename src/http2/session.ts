@@ -3,16 +3,18 @@ import type { Clock } from '../clock.ts';
 import { isSignetError } from '../errors.ts';
 import { Calm } from './calm.ts';
 import { ConnectionFault, StreamFault } from './fault.ts';
+import { FrameScanner, type FrameTaker } from './frame-scanner.ts';
 import {
-  Code, DEFAULT_HEADER_TABLE_BYTES, DEFAULT_WINDOW_BYTES, Flag, FRAME_HEADER_BYTES, FrameType, frameOf, goawayFrame,
-  LARGEST_WINDOW_BYTES, MAX_FRAME_BYTES, PREFACE, readStreamId, resetFrame, Setting, settingsFrame, windowUpdateFrame,
+  Code, DEFAULT_HEADER_TABLE_BYTES, DEFAULT_WINDOW_BYTES, Flag, FrameType, frameOf, goawayFrame, LARGEST_WINDOW_BYTES, resetFrame, Setting,
+  settingsFrame, windowUpdateFrame,
 } from './frames.ts';
 import { Gather } from './gather.ts';
 import { HeaderBlockAssembler, type HeaderBlock } from './header-block.ts';
 import { HpackDecoder, type HeaderField } from './hpack.ts';
 import { Outbox } from './outbox.ts';
-import { describeOpening } from './opening.ts';
+import { checkGoaway, checkPing, checkPriority, checkReset, readData, readSettings, readWindowUpdate } from './payloads.ts';
 import { checkTrailers, readRequestHead, type RequestHead } from './request-head.ts';
+import { StoppedStreams } from './stopped-streams.ts';
 import { RequestStream, type RequestReader, type StreamHost } from './stream.ts';
 import type { WholeAnswer } from './whole-answer.ts';
 
@@ -43,37 +45,29 @@ const GIVE_BACK_BYTES = DEFAULT_WINDOW_BYTES >> 1;
 const FRAME_COST = 1;
 const RESET_COST = 4;
 
-/** Of one connection; more than may be open at once. */
-const MOST_STOPPED = 1_024;
-
-/** What it costs to remember one of them, about. */
-const STOPPED_BYTES = 40;
-
 const SETTINGS_ACK = frameOf(FrameType.settings, Flag.ack, 0, Buffer.alloc(0));
 
 /**
  * The server's side of one HTTP/2 connection without TLS (RFC 9113), for small requests. It keeps of a client no more than a frame, a
  * header block and what `SessionUser.hold` allows; it reads no further while its answers are not read.
  */
-export class Session implements StreamHost {
+export class Session implements StreamHost, FrameTaker {
   sendWindow = DEFAULT_WINDOW_BYTES;
   readonly #socket: Socket;
   readonly #limits: SessionLimits;
   readonly #user: SessionUser;
   readonly #outbox: Outbox;
   readonly #calm: Calm;
+  readonly #scanner = new FrameScanner(this);
   readonly #blocks: HeaderBlockAssembler;
   readonly #decoder: HpackDecoder;
   readonly #streams = new Map<number, RequestStream>();
   readonly #blocked = new Set<RequestStream>();
-  /** Streams that were ended here before their client had ended them: what is on its way for them is nobody's mistake. */
-  readonly #stopped = new Set<number>();
+  readonly #stopped = new StoppedStreams();
   /** Streams that have been answered, but whose answers the kernel has not taken. */
   #answered: RequestStream[] = [];
   /** What has come and could not be looked at: the beginning of a frame, or more while the peer has to read. */
   readonly #rest = new Gather();
-  #isOpened = false;
-  #sawSettings = false;
   #sawAck = false;
   #isParsing = false;
   /** Nothing more is read until the peer has read. */
@@ -216,7 +210,7 @@ export class Session implements StreamHost {
     this.#isParsing = true;
     this.#outbox.collect();
     try {
-      const at = this.#isOpened ? this.#readFrames(bytes, 0) : this.#readOpening(bytes);
+      const at = this.#scanner.scan(bytes);
       if (this.#isOver) return;
       if (chunk === undefined) this.#rest.drop(at);
       else if (at < bytes.length) this.#rest.add(bytes.subarray(at));
@@ -251,50 +245,20 @@ export class Session implements StreamHost {
     if (!this.#isWaiting && !this.#isOver) this.#socket.resume();
   }
 
-  #readOpening(bytes: Buffer): number {
-    const length = Math.min(bytes.length, PREFACE.length);
-    if (PREFACE.compare(bytes, 0, length, 0, length) !== 0) {
-      throw new ConnectionFault(Code.protocolError, `begins with ${describeOpening(bytes)}, expected the HTTP/2 connection preface (RFC 9113 §3.4)`);
-    }
-    if (length < PREFACE.length) return 0;
-    this.#isOpened = true;
+  get openBlock(): number {
+    return this.#blocks.openStream;
+  }
+
+  opened(): void {
     this.write(settingsFrame([
       [Setting.maxConcurrentStreams, this.#limits.concurrentStreams],
       [Setting.maxHeaderListSize, this.#limits.headerBytes],
     ]));
-    return this.#readFrames(bytes, PREFACE.length);
   }
 
-  /** Reads the whole frames from `at` on; gives where the first one begins that is not whole, or must wait. */
-  #readFrames(bytes: Buffer, from: number): number {
-    let at = from;
-    while (bytes.length - at >= FRAME_HEADER_BYTES && !this.#isOver) {
-      const length = (bytes[at]! << 16) | (bytes[at + 1]! << 8) | bytes[at + 2]!;
-      const type = bytes[at + 3]!;
-      const flags = bytes[at + 4]!;
-      const streamId = readStreamId(bytes, at + 5);
-      this.#checkFrame(length, type, flags, streamId);
-      const start = at + FRAME_HEADER_BYTES;
-      if (bytes.length - start < length) break;
-      this.#dispatch(type, flags, streamId, bytes.subarray(start, start + length));
-      at = start + length;
-      if (this.#mustWait()) break;
-    }
-    return at;
-  }
-
-  /** What can be told from the header alone, before the payload has come. */
-  #checkFrame(length: number, type: number, flags: number, streamId: number): void {
-    if (length > MAX_FRAME_BYTES) {
-      throw new ConnectionFault(Code.frameSizeError, `frame of ${length} bytes, at most ${MAX_FRAME_BYTES} are allowed (RFC 9113 §4.2)`);
-    }
-    if (!this.#sawSettings && (type !== FrameType.settings || (flags & Flag.ack) !== 0 || streamId !== 0)) {
-      throw new ConnectionFault(Code.protocolError, 'the first frame is not SETTINGS (RFC 9113 §3.4)');
-    }
-    const open = this.#blocks.openStream;
-    if (open !== 0 && (type !== FrameType.continuation || streamId !== open)) {
-      throw new ConnectionFault(Code.protocolError, 'a frame between HEADERS and its last CONTINUATION (RFC 9113 §6.10)');
-    }
+  frame(type: number, flags: number, streamId: number, payload: Buffer): boolean {
+    this.#dispatch(type, flags, streamId, payload);
+    return !this.#mustWait() && !this.#isOver;
   }
 
   /** True when the peer has to read before anything more is done for it. */
@@ -340,20 +304,7 @@ export class Session implements StreamHost {
 
   #stop(stream: RequestStream, code: number): void {
     this.write(resetFrame(stream.id, code));
-    if (!stream.remoteEnded) this.#remember(stream.id);
-  }
-
-  #remember(streamId: number): void {
-    this.#stopped.add(streamId);
-    const [oldest] = this.#stopped;
-    if (this.#stopped.size > MOST_STOPPED && oldest !== undefined) this.#stopped.delete(oldest);
-  }
-
-  /** True when a frame for `streamId` was sent before its client could know that the stream had ended. */
-  #wasStopped(streamId: number, isLast: boolean): boolean {
-    if (!this.#stopped.has(streamId)) return false;
-    if (isLast) this.#stopped.delete(streamId);
-    return true;
+    if (!stream.remoteEnded) this.#stopped.add(stream.id);
   }
 
   #refuseStream(streamId: number, code: Code): void {
@@ -362,7 +313,7 @@ export class Session implements StreamHost {
     if (stream !== undefined) return this.reset(stream, code);
     this.write(resetFrame(streamId, code));
     // What belongs to a request that was refused is still on its way.
-    if (streamId === this.#lastStream) this.#remember(streamId);
+    if (streamId === this.#lastStream) this.#stopped.add(streamId);
   }
 
   #headers(flags: number, streamId: number, payload: Buffer): void {
@@ -386,7 +337,7 @@ export class Session implements StreamHost {
     if (block.dependency === streamId) throw new StreamFault(Code.protocolError, 'a stream that depends on itself (RFC 7540 §5.3.1)');
     if (isNew) return this.#open(block, fields);
     const stream = this.#streams.get(streamId);
-    if (stream === undefined && this.#wasStopped(streamId, block.endStream)) return;
+    if (stream === undefined && this.#stopped.excuses(streamId, block.endStream)) return;
     if (stream === undefined) throw new ConnectionFault(Code.streamClosed, 'HEADERS on a closed stream (RFC 9113 §5.1)');
     if (stream.remoteEnded) throw new StreamFault(Code.streamClosed, 'HEADERS after END_STREAM (RFC 9113 §5.1)');
     if (!block.endStream) throw new StreamFault(Code.protocolError, 'trailers that do not end the stream (RFC 9113 §8.1)');
@@ -424,7 +375,7 @@ export class Session implements StreamHost {
 
   #data(flags: number, streamId: number, payload: Buffer): void {
     const { length } = payload;
-    const body = contentOf(flags, payload);
+    const body = readData(flags, payload);
     this.#receiveWindow -= length;
     if (this.#receiveWindow < 0) throw new ConnectionFault(Code.flowControlError, 'more DATA than the connection has a window for (RFC 9113 §6.9)');
     if (this.#receiveWindow < DEFAULT_WINDOW_BYTES - GIVE_BACK_BYTES) {
@@ -435,7 +386,7 @@ export class Session implements StreamHost {
     const isLast = (flags & Flag.endStream) !== 0;
     if (stream === undefined) {
       this.#notIdle(streamId, 'DATA');
-      if (this.#wasStopped(streamId, isLast)) return this.#calm.spend(FRAME_COST);
+      if (this.#stopped.excuses(streamId, isLast)) return this.#calm.spend(FRAME_COST);
       throw new StreamFault(Code.streamClosed, 'DATA on a closed stream (RFC 9113 §5.1)');
     }
     if (stream.remoteEnded) throw new StreamFault(Code.streamClosed, 'DATA after END_STREAM (RFC 9113 §5.1)');
@@ -453,14 +404,12 @@ export class Session implements StreamHost {
 
   #priority(streamId: number, payload: Buffer): void {
     this.#calm.spend(FRAME_COST);
-    if (streamId === 0) throw new ConnectionFault(Code.protocolError, 'PRIORITY on stream 0 (RFC 9113 §6.3)');
-    if (payload.length !== 5) throw new StreamFault(Code.frameSizeError, 'PRIORITY that is not 5 bytes long (RFC 9113 §6.3)');
-    if (readStreamId(payload, 0) === streamId) throw new StreamFault(Code.protocolError, 'a stream that depends on itself (RFC 7540 §5.3.1)');
+    checkPriority(streamId, payload);
   }
 
   #resetByPeer(streamId: number, payload: Buffer): void {
     this.#calm.spend(RESET_COST);
-    if (payload.length !== 4) throw new ConnectionFault(Code.frameSizeError, 'RST_STREAM that is not 4 bytes long (RFC 9113 §6.4)');
+    checkReset(payload);
     this.#notIdle(streamId, 'RST_STREAM');
     this.#stopped.delete(streamId);
     const stream = this.#streams.get(streamId);
@@ -470,30 +419,17 @@ export class Session implements StreamHost {
   }
 
   #settings(flags: number, streamId: number, payload: Buffer): void {
-    if (streamId !== 0) throw new ConnectionFault(Code.protocolError, 'SETTINGS on a stream (RFC 9113 §6.5)');
     this.#calm.spend(FRAME_COST + (payload.length >> 6));
-    if ((flags & Flag.ack) !== 0) {
-      if (payload.length > 0) throw new ConnectionFault(Code.frameSizeError, 'SETTINGS with ACK and a payload (RFC 9113 §6.5)');
+    const settings = readSettings(flags, streamId, payload);
+    if (settings === undefined) {
       this.#sawAck = true;
       return;
     }
-    if (payload.length % 6 !== 0) throw new ConnectionFault(Code.frameSizeError, 'SETTINGS whose length is not a multiple of 6 (RFC 9113 §6.5)');
-    this.#sawSettings = true;
-    const windowBefore = this.#initialWindow;
-    for (let at = 0; at < payload.length; at += 6) this.#setting(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
+    if (settings.hasSmallTable && !this.#hasResized) this.#hasResized = this.#owesResize = true;
     this.write(SETTINGS_ACK);
-    this.#moveWindows(this.#initialWindow - windowBefore);
-  }
-
-  #setting(id: number, value: number): void {
-    if (id === Setting.enablePush && value > 1) throw new ConnectionFault(Code.protocolError, 'SETTINGS_ENABLE_PUSH is neither 0 nor 1 (RFC 9113 §6.5.2)');
-    if (id === Setting.maxFrameSize && (value < MAX_FRAME_BYTES || value > 0xffffff)) {
-      throw new ConnectionFault(Code.protocolError, 'SETTINGS_MAX_FRAME_SIZE is out of its range (RFC 9113 §6.5.2)');
-    }
-    if (id === Setting.headerTableSize && value < DEFAULT_HEADER_TABLE_BYTES && !this.#hasResized) this.#hasResized = this.#owesResize = true;
-    if (id !== Setting.initialWindowSize) return;
-    if (value > LARGEST_WINDOW_BYTES) throw new ConnectionFault(Code.flowControlError, 'SETTINGS_INITIAL_WINDOW_SIZE is too large (RFC 9113 §6.5.2)');
-    this.#initialWindow = value;
+    const before = this.#initialWindow;
+    this.#initialWindow = settings.initialWindow ?? before;
+    this.#moveWindows(this.#initialWindow - before);
   }
 
   /** Once for a frame, however often it says another size. */
@@ -507,8 +443,7 @@ export class Session implements StreamHost {
   }
 
   #ping(flags: number, streamId: number, payload: Buffer): void {
-    if (streamId !== 0) throw new ConnectionFault(Code.protocolError, 'PING on a stream (RFC 9113 §6.7)');
-    if (payload.length !== 8) throw new ConnectionFault(Code.frameSizeError, 'PING that is not 8 bytes long (RFC 9113 §6.7)');
+    checkPing(streamId, payload);
     this.#calm.spend(FRAME_COST);
     if ((flags & Flag.ack) === 0) this.write(frameOf(FrameType.ping, Flag.ack, 0, payload));
   }
@@ -516,14 +451,12 @@ export class Session implements StreamHost {
   /** The client opens no more streams; those that are open go on. */
   #goaway(streamId: number, payload: Buffer): void {
     this.#calm.spend(FRAME_COST);
-    if (streamId !== 0) throw new ConnectionFault(Code.protocolError, 'GOAWAY on a stream (RFC 9113 §6.8)');
-    if (payload.length < 8) throw new ConnectionFault(Code.frameSizeError, 'GOAWAY of less than 8 bytes (RFC 9113 §6.8)');
+    checkGoaway(streamId, payload);
   }
 
   #windowUpdate(streamId: number, payload: Buffer): void {
-    if (payload.length !== 4) throw new ConnectionFault(Code.frameSizeError, 'WINDOW_UPDATE that is not 4 bytes long (RFC 9113 §6.9)');
+    const increment = readWindowUpdate(payload);
     this.#calm.spend(FRAME_COST);
-    const increment = readStreamId(payload, 0);
     if (streamId === 0) {
       if (increment === 0) throw new ConnectionFault(Code.protocolError, 'WINDOW_UPDATE by nothing (RFC 9113 §6.9)');
       this.sendWindow += increment;
@@ -578,7 +511,7 @@ export class Session implements StreamHost {
 
   /** Bytes in memory because of this connection. */
   get #kept(): number {
-    return this.#rest.cost + this.#blocks.bytes + this.#bodies + this.#queued + this.#outbox.unsent + this.#stopped.size * STOPPED_BYTES;
+    return this.#rest.cost + this.#blocks.bytes + this.#bodies + this.#queued + this.#outbox.unsent + this.#stopped.cost;
   }
 
   #giveBack(): void {
@@ -624,13 +557,4 @@ export class Session implements StreamHost {
     this.#held = 0;
     for (const stream of streams) stream.close();
   }
-}
-
-/** DATA without its padding. */
-function contentOf(flags: number, payload: Buffer): Buffer {
-  if ((flags & Flag.padded) === 0) return payload;
-  const padding = payload[0];
-  if (padding === undefined) throw new ConnectionFault(Code.frameSizeError, 'DATA with PADDED and no length of it (RFC 9113 §6.1)');
-  if (padding >= payload.length) throw new ConnectionFault(Code.protocolError, 'DATA with more padding than payload (RFC 9113 §6.1)');
-  return payload.subarray(1, payload.length - padding);
 }

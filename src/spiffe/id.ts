@@ -80,3 +80,13 @@ function invalid(text: string, rule: string): SignetError {
   const shown = text.length > 80 ? `${text.slice(0, 80)}…` : text;
   return new SignetError('invalid_spiffe_id', `${JSON.stringify(shown)} is not a SPIFFE ID: ${rule}`);
 }
+
+/**
+ * What an SVID of a workload may name: an ID with a path, of the own trust domain.
+ *
+ * @throws SignetError `profile_violation` (SPIFFE-ID §3; X509-SVID §5.2)
+ */
+export function assertWorkload(id: SpiffeId, trustDomain: TrustDomain): void {
+  if (trustDomainOf(id) !== trustDomain) throw new SignetError('profile_violation', `${id} is not in the trust domain ${trustDomain} (SPIFFE-ID §3)`);
+  if (pathOf(id) === '') throw new SignetError('profile_violation', `${id} has no path, as a leaf must (X509-SVID §5.2)`);
+}

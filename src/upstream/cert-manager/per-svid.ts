@@ -1,6 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { SignetError } from '../../errors.ts';
-import { pathOf, trustDomainOf, type TrustDomain } from '../../spiffe/id.ts';
+import { assertWorkload, type TrustDomain } from '../../spiffe/id.ts';
 import type { SignedX509, X509Request, X509Signer } from '../../spiffe/signing.ts';
 import { Guard, type GuardOptions, type GuardState, type UpstreamFault } from '../guard.ts';
 import type { JudgeLeaf } from '../vault/per-svid.ts';
@@ -73,10 +73,7 @@ export class CertManagerX509Signer implements X509Signer {
 
   async sign(request: X509Request, signal: AbortSignal): Promise<SignedX509> {
     const { trustDomain } = this.#options;
-    if (trustDomainOf(request.id) !== trustDomain) {
-      throw new SignetError('profile_violation', `${request.id} is not in the trust domain ${trustDomain} (SPIFFE-ID §3)`);
-    }
-    if (pathOf(request.id) === '') throw new SignetError('profile_violation', `${request.id} has no path, as a leaf must (X509-SVID §5.2)`);
+    assertWorkload(request.id, trustDomain);
     let csr: Promise<Buffer> | undefined;
     const work = {
       do: async (inner: AbortSignal) => this.#ask(request, await (csr ??= request.csr()), inner),

@@ -4,7 +4,7 @@ import type { EventBus } from '../../events.ts';
 import type { JsonObject } from '../../kubernetes/json.ts';
 import type { Log } from '../../log.ts';
 import type { Random } from '../../random.ts';
-import { pathOf as pathOfId, trustDomainOf, type SpiffeId, type TrustDomain } from '../../spiffe/id.ts';
+import { assertWorkload, type SpiffeId, type TrustDomain } from '../../spiffe/id.ts';
 import { readPem, toPem } from '../../spiffe/pem.ts';
 import type { SignedX509, X509Request, X509Signer } from '../../spiffe/signing.ts';
 import { Guard, type GuardOptions, type GuardState, type UpstreamFault } from '../guard.ts';
@@ -95,10 +95,7 @@ export class VaultX509Signer implements X509Signer {
 
   async sign(request: X509Request, signal: AbortSignal): Promise<SignedX509> {
     const { trustDomain } = this.#options;
-    if (trustDomainOf(request.id) !== trustDomain) {
-      throw new SignetError('profile_violation', `${request.id} is not in the trust domain ${trustDomain} (SPIFFE-ID §3)`);
-    }
-    if (pathOfId(request.id) === '') throw new SignetError('profile_violation', `${request.id} has no path, as a leaf must (X509-SVID §5.2)`);
+    assertWorkload(request.id, trustDomain);
     let csr: Promise<string> | undefined;
     const work = {
       do: async (inner: AbortSignal) => this.#ask(request, await (csr ??= request.csr().then((der) => toPem('CERTIFICATE REQUEST', der))), inner),

@@ -1,3 +1,5 @@
+import { WorkloadApiClient } from '../../../src/client/workload-api-client.ts';
+import { parseSpiffeId } from '../../../src/spiffe/id.ts';
 import { holds, shown } from '../../e2e/expect.ts';
 import { eventually, pause } from '../../e2e/wait.ts';
 import { idOf, NodeAgent } from '../agents.ts';
@@ -9,6 +11,7 @@ import { underVault, vaultFor } from '../vault.ts';
 
 const HALF_MS = 90_000;
 const RETURN_MS = 10_000;
+const FIRST_TOKEN_MS = 20_000;
 /** The port of a CA comes back some time before it serves; what is polled here adds up to 50 ms. */
 const POLL_MS = 50;
 
@@ -34,6 +37,7 @@ export interface StoppableCa {
 export async function rideOutage(report: Report, started: AsyncDisposableStack, ca: StoppableCa): Promise<void> {
   const agent = started.use(await NodeAgent.start(['server', 'client'], { ...ca.config, x509: { ttl: '60s' } }));
   const [server, client] = ['server', 'client'].map((name) => ({ socket: agent.socket, id: idOf(name) })) as [Place, Place];
+  await firstToken(client);
   const traffic = started.use(await Traffic.start({ server, client, rate: 20, watchers: 8, tokens: true }));
   await pause(10_000);
   report.note(`${ca.name} is stopped`);
@@ -77,6 +81,12 @@ export async function rideOutage(report: Report, started: AsyncDisposableStack, 
 interface Place {
   readonly socket: string;
   readonly id: string;
+}
+
+/** A node that has just joined a SPIRE server signs once everybody knows its key, after 6 s: longer than the workloads here wait. */
+export async function firstToken({ socket, id }: Place): Promise<void> {
+  await using client = new WorkloadApiClient({ endpoint: `unix://${socket}`, timeoutMs: FIRST_TOKEN_MS });
+  await client.fetchJwtSvids({ audience: [id], id: parseSpiffeId(id) });
 }
 
 async function isAway(agent: NodeAgent, timeoutMs: number): Promise<void> {

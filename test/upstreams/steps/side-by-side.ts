@@ -7,6 +7,7 @@ import type { Report } from '../report.ts';
 import { spireFor, underSpire } from '../spire.ts';
 import type { Step } from '../step.ts';
 import { flawless, seconds, Traffic } from '../traffic-process.ts';
+import { firstToken } from './outage.ts';
 
 const RATE = 10;
 const WORKLOADS = ['server', 'client'];
@@ -25,6 +26,7 @@ export const sideBySide: Step = {
     const config = { ...(await underSpire(server, 'token')), x509: { ttl: '60s' } };
     const signet = started.use(await NodeAgent.start(WORKLOADS, config));
     const spire = started.use(await SpireAgent.start(server, WORKLOADS.map((name) => `/${name}`)));
+    await firstToken(at(signet, 'client'));
     const toSignet = started.use(await Traffic.start({ server: at(signet, 'server'), client: at(spire, 'client'), rate: RATE, tokens: true }));
     const toSpire = started.use(await Traffic.start({ server: at(spire, 'server'), client: at(signet, 'client'), rate: RATE, tokens: true }));
     const both = [toSignet, toSpire] as const;
