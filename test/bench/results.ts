@@ -23,7 +23,7 @@ export interface Seen {
 }
 
 /** Files of `Seen`, in the order of the document. */
-export const SEEN = ['cluster', 'upstreams'] as const;
+export const SEEN = ['short', 'cluster', 'upstreams'] as const;
 
 export interface Results {
   readonly figures: Figures;
