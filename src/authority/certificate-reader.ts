@@ -69,7 +69,7 @@ export class CertificateReader {
     this.serial = serial.content;
     this.issuer = issuer.whole;
     this.subject = subject.whole;
-    this.publicKey = publicKey.whole;
+    this.publicKey = wholeKey(publicKey);
     this.extensions = extensionsIn(rest);
     this.basicConstraints = read(this.extension(OID.basicConstraints), basicConstraintsIn);
     this.keyUsage = read(this.extension(OID.keyUsage), keyUsageIn);
@@ -174,4 +174,13 @@ function dottedOf(octets: Buffer): string {
     arc = 0;
   }
   return arcs.join('.');
+}
+
+/** A SubjectPublicKeyInfo whose key is whole octets (RFC 5280 §4.1.2.7): of one that is not, readers take different ones. */
+function wholeKey({ tag, content, whole }: DerElement): Buffer {
+  const [algorithm, bits, ...more] = tag === TAG.sequence ? readElements(content) : [];
+  if (algorithm?.tag !== TAG.sequence || bits?.tag !== TAG.bitString || bits.content[0] !== 0 || more.length > 0) {
+    throw new RangeError('the public key is not a SubjectPublicKeyInfo of whole octets');
+  }
+  return whole;
 }

@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { X509Certificate } from 'node:crypto';
+import { createPublicKey, X509Certificate } from 'node:crypto';
 import * as x509 from '@peculiar/x509';
 import test, { type ExecutionContext } from 'ava';
 import { createRoot, spkiOf } from '../../src/authority/certificate.ts';
@@ -152,7 +152,10 @@ test('bytes that are no certificate are refused with a RangeError, and what Open
     const theirs = tried(() => (new X509Certificate(der), asLibraryReads(der)));
     if (theirs === undefined) continue;
     // What decides is the same; texts and object identifiers of no meaning may be read in another way.
-    t.deepEqual([ours.constraints?.isCa, ours.usage?.bits, ours.subjectKeyId, ours.publicKey], [theirs.constraints?.isCa, theirs.usage?.bits, theirs.subjectKeyId, theirs.publicKey]);
+    t.deepEqual([ours.constraints?.isCa, ours.usage?.bits, ours.subjectKeyId], [theirs.constraints?.isCa, theirs.usage?.bits, theirs.subjectKeyId]);
+    // The library writes a damaged key anew, so that OpenSSL has to say whether it is the same one.
+    const key = tried(() => new X509Certificate(der).publicKey);
+    if (key !== undefined) t.true(createPublicKey({ key: Buffer.from(ours.publicKey, 'hex'), format: 'der', type: 'spki' }).equals(key));
     same += 1;
   }
   t.true(same > 500 && refused > 100, `${same} read the same, ${refused} refused`);
