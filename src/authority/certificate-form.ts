@@ -127,7 +127,7 @@ export function nameElement(...parts: readonly (readonly [oid: string, value: st
 }
 
 /** A whole second as UTCTime until 2049, as GeneralizedTime from 2050 on (RFC 5280 §4.1.2.5). Milliseconds since the Unix epoch. */
-export function timeElement(ms: number): Buffer {
+function timeElement(ms: number): Buffer {
   const text = timeText(ms);
   return derElement(text.length === 13 ? TAG.utcTime : TAG.generalizedTime, Buffer.from(text, 'latin1'));
 }

@@ -190,7 +190,7 @@ export class ServerCall<C> implements RequestReader {
       if (this.isOver) return;
       if (this.kind === 'exchange') this.#queue(message);
       else if (this.#request === undefined) this.#request = isLast ? message : ownCopy(message);
-      else throw new CallFault(Status.unimplemented, `Received a second request message for method ${shown(this.path)}`);
+      else throw new CallFault(Status.unimplemented, `Received a second request message for method ${this.path}`);
     }
   }
 
@@ -198,7 +198,7 @@ export class ServerCall<C> implements RequestReader {
     if (this.kind === 'exchange') return this.#takeOne();
     const request = this.#request;
     if (request === undefined || (this.#messages?.bytes ?? 0) > 0) {
-      throw new CallFault(Status.unimplemented, `Received no request message for method ${shown(this.path)}`);
+      throw new CallFault(Status.unimplemented, `Received no request message for method ${this.path}`);
     }
     this.#request = undefined;
     const timeout = this.#timeout();

@@ -1,4 +1,5 @@
 import type { JwtAuthority, TrustBundle } from '../spiffe/bundle.ts';
+import { changesOf } from '../spiffe/bundle-changes.ts';
 import type { BundleSource } from '../spiffe/signing.ts';
 
 /** JWT keys of the trust domain that are not this node's own. */
@@ -41,18 +42,7 @@ export function composeBundle(own: BundleSource, others: JwtKeysOfOthers): Bundl
     if (!isSame(next, latest)) latest = next;
     return latest;
   };
-  const onChange = (listener: (bundle: TrustBundle) => void): (() => void) => {
-    let told = current();
-    const tell = (): void => {
-      const bundle = current();
-      if (bundle === told) return;
-      told = bundle;
-      listener(bundle);
-    };
-    const stops = [own.onChange(tell), others.onChange(tell)];
-    return () => stops.forEach((stop) => stop());
-  };
-  return { current, onChange };
+  return { current, onChange: changesOf(current, own, others) };
 }
 
 function isSame(a: TrustBundle, b: TrustBundle): boolean {

@@ -1,4 +1,5 @@
 import type { TrustBundle } from '../../spiffe/bundle.ts';
+import { changesOf } from '../../spiffe/bundle-changes.ts';
 import type { BundleSource } from '../../spiffe/signing.ts';
 import type { BundleKeeper } from './bundle-keeper.ts';
 
@@ -18,18 +19,7 @@ export function withoutRevoked(own: BundleSource, server: Pick<BundleKeeper, 'is
     if (!isSame) latest = next;
     return latest;
   };
-  const onChange = (listener: (bundle: TrustBundle) => void): (() => void) => {
-    let told = current();
-    const tell = (): void => {
-      const bundle = current();
-      if (bundle === told) return;
-      told = bundle;
-      listener(bundle);
-    };
-    const stops = [own.onChange(tell), server.onChange(tell)];
-    return () => stops.forEach((stop) => stop());
-  };
-  return { current, onChange };
+  return { current, onChange: changesOf(current, own, server) };
 }
 
 function without(bundle: TrustBundle, server: Pick<BundleKeeper, 'isRevoked'>): TrustBundle {
